@@ -1,0 +1,31 @@
+// Every operator's schema on one page: the table of contents.
+//
+// Implementations register themselves in csrc/<op>/ops.cpp; shapes for tracing (fake kernels) and
+// gradients are registered in reid_ops/<op>.py.
+#include "common/torch_glue.h"
+
+STABLE_TORCH_LIBRARY(REID_OPS_LIBRARY, library) {
+  // (signal [N,C,H,W], parts [M,P,C,kh,kw], pairs [B,2] or None, pool, argmax wanted)
+  //   -> output [B, P*C, ceil(H/pool), ceil(W/pool)], argmax like output (int16) or empty
+  library.def(
+      "part_correlation(Tensor signal, Tensor parts, Tensor? pairs, int pool, bool with_argmax)"
+      " -> (Tensor, Tensor)");
+  // Gradients of the above. `order`: the pairs sorted by signal row (by parts row), None without pairs.
+  library.def(
+      "part_correlation_grad_signal(Tensor grad_output, Tensor? argmax, Tensor parts, Tensor? pairs,"
+      " Tensor? order, int signal_rows, int height, int width, int pool) -> Tensor");
+  library.def(
+      "part_correlation_grad_parts(Tensor grad_output, Tensor? argmax, Tensor signal, Tensor? pairs,"
+      " Tensor? order, int part_rows, int kernel_height, int kernel_width, int pool) -> Tensor");
+}
+
+#if !defined(REID_OPS_EMULATION)
+#include <Python.h>
+
+// `import reid_ops._C` only loads the library, which registers the operators above.
+extern "C" PyMODINIT_FUNC PyInit__C(void) {
+  static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_C", nullptr, -1, nullptr, nullptr,
+                                      nullptr,               nullptr, nullptr};
+  return PyModule_Create(&module);
+}
+#endif

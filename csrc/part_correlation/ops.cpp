@@ -1,0 +1,256 @@
+// part_correlation: checks, allocation and dispatch. The op's only torch-aware file.
+#include "common/torch_glue.h"
+#include "part_correlation/kernels.h"
+
+namespace reid_ops::part_correlation {
+namespace {
+
+using OptionalTensor = std::optional<Tensor>;
+constexpr const char* kOp = "part_correlation";
+
+const std::int64_t* checked_index(const OptionalTensor& index, const Tensor& like, const char* name,
+                                  std::int64_t dimensions) {
+  if (!index.has_value()) return nullptr;
+  STD_TORCH_CHECK(index->scalar_type() == ScalarType::Long, kOp, ": ", name, " must be int64");
+  STD_TORCH_CHECK(index->dim() == dimensions && index->is_contiguous(), kOp, ": ", name,
+                  " must be contiguous with ", dimensions, " dimensions, got shape ", shape_of(*index));
+  STD_TORCH_CHECK(index->is_cuda() == like.is_cuda(), kOp, ": ", name, " must be on the features' device");
+  return index->const_data_ptr<std::int64_t>();
+}
+
+// What signal and parts say together; either may be given by its sizes only (the gradients).
+struct Sizes {
+  std::int64_t signal_rows, channels, height, width;
+  std::int64_t part_rows, parts, kernel_height, kernel_width;
+};
+
+Problem make_problem(const Sizes& sizes, const OptionalTensor& pairs, const Tensor& like, std::int64_t pool) {
+  STD_TORCH_CHECK(sizes.channels >= 1 && sizes.height >= 1 && sizes.width >= 1, kOp,
+                  ": signal must have at least one channel, row and column");
+  STD_TORCH_CHECK(sizes.parts >= 1, kOp, ": parts must hold at least one part an image");
+  STD_TORCH_CHECK(sizes.kernel_height >= 1 && sizes.kernel_height <= kMaxKernel && sizes.kernel_width >= 1 &&
+                      sizes.kernel_width <= kMaxKernel,
+                  kOp, ": parts must be 1x1 to 64x64 filters, got ", sizes.kernel_height, "x",
+                  sizes.kernel_width);
+  STD_TORCH_CHECK(pool >= 1 && pool <= kMaxPool, kOp, ": pool must be in [1, 128], got ", pool);
+  Problem problem = {};
+  problem.signal_rows = sizes.signal_rows;
+  problem.part_rows = sizes.part_rows;
+  problem.parts = sizes.parts;
+  problem.channels = sizes.channels;
+  problem.height = sizes.height;
+  problem.width = sizes.width;
+  problem.kernel_height = sizes.kernel_height;
+  problem.kernel_width = sizes.kernel_width;
+  problem.pool = pool;
+  problem.pair_index = checked_index(pairs, like, "pairs", 2);
+  problem.type = data_type_of(like, kOp, "signal");
+  if (problem.pair_index == nullptr) {
+    STD_TORCH_CHECK(sizes.signal_rows == sizes.part_rows, kOp,
+                    ": without pairs, signal and parts must have as many rows, got ", sizes.signal_rows, " and ",
+                    sizes.part_rows);
+    problem.pairs = sizes.signal_rows;
+  } else {
+    STD_TORCH_CHECK(pairs->size(1) == 2, kOp, ": pairs must have shape (B, 2), got ", shape_of(*pairs));
+    problem.pairs = pairs->size(0);
+    // On the host the rows can be looked at; on a device that would mean waiting for it.
+    for (std::int64_t b = 0; b < problem.pairs && !like.is_cuda(); ++b) {
+      const std::int64_t rows[2] = {sizes.signal_rows, sizes.part_rows};
+      for (int side = 0; side < 2; ++side) {
+        const std::int64_t row = problem.pair_index[2 * b + side];
+        STD_TORCH_CHECK(row >= 0 && row < rows[side], kOp, ": pairs[", b, ", ", side, "] must be in [0, ",
+                        rows[side], "), got ", row);
+      }
+    }
+  }
+  return problem;
+}
+
+void set_signal(Problem& problem, const Tensor& signal) {
+  for (int k = 0; k < 4; ++k) problem.signal_stride[k] = signal.stride(k);
+}
+
+void set_parts(Problem& problem, const Tensor& parts) {
+  for (int k = 0; k < 5; ++k) problem.parts_stride[k] = parts.stride(k);
+}
+
+const std::int16_t* checked_argmax(const OptionalTensor& argmax, const Tensor& grad_output, std::int64_t pool) {
+  if (pool == 1) return nullptr;
+  STD_TORCH_CHECK(argmax.has_value() && argmax->scalar_type() == ScalarType::Short && argmax->is_contiguous() &&
+                      argmax->numel() == grad_output.numel(),
+                  kOp, ": argmax must be the int16 tensor the forward returned");
+  return argmax->const_data_ptr<std::int16_t>();
+}
+
+void check_grad_output(const Tensor& grad_output, const Problem& problem) {
+  const bool fits = grad_output.dim() == 4 && grad_output.size(0) == problem.pairs &&
+                    grad_output.size(1) == problem.parts * problem.channels &&
+                    grad_output.size(2) == problem.pooled_height() &&
+                    grad_output.size(3) == problem.pooled_width();
+  STD_TORCH_CHECK(fits, kOp, ": grad_output must have shape (", problem.pairs, ", ",
+                  problem.parts * problem.channels, ", ", problem.pooled_height(), ", ",
+                  problem.pooled_width(), "), got ", shape_of(grad_output));
+}
+
+// `prepare` makes an input fit the kernels (contiguous for CUDA, as it is for the CPU); `run`
+// carries a call out.
+template <typename Prepare, typename Run>
+std::tuple<Tensor, Tensor> forward(const Tensor& signal_in, const Tensor& parts_in, const OptionalTensor& pairs,
+                                   std::int64_t pool, bool with_argmax, const Prepare& prepare, const Run& run) {
+  STD_TORCH_CHECK(signal_in.dim() == 4, kOp, ": signal must have shape (N, C, H, W), got ", shape_of(signal_in));
+  STD_TORCH_CHECK(parts_in.dim() == 5, kOp, ": parts must have shape (M, P, C, kh, kw), got ", shape_of(parts_in));
+  STD_TORCH_CHECK(signal_in.size(1) == parts_in.size(2), kOp, ": signal has ", signal_in.size(1),
+                  " channels, parts have ", parts_in.size(2));
+  check_like(parts_in, signal_in, kOp, "parts", "signal");
+  const Tensor signal = prepare(signal_in), parts = prepare(parts_in);
+  Forward call = {};
+  call.problem = make_problem({signal.size(0), signal.size(1), signal.size(2), signal.size(3), parts.size(0),
+                               parts.size(1), parts.size(3), parts.size(4)},
+                              pairs, signal, pool);
+  Problem& problem = call.problem;
+  set_signal(problem, signal);
+  set_parts(problem, parts);
+
+  Tensor output = torch::stable::new_empty(signal, {problem.pairs, problem.parts * problem.channels,
+                                                    problem.pooled_height(), problem.pooled_width()});
+  const bool keep_argmax = with_argmax && pool > 1;
+  Tensor argmax = keep_argmax ? torch::stable::new_empty(output, output.sizes(), ScalarType::Short)
+                              : torch::stable::new_empty(output, {0}, ScalarType::Short);
+  call.signal = signal.const_data_ptr();
+  call.parts = parts.const_data_ptr();
+  call.output = output.mutable_data_ptr();
+  call.argmax = keep_argmax ? argmax.mutable_data_ptr<std::int16_t>() : nullptr;
+  if (output.numel() > 0) run(call, signal);
+  return {output, argmax};
+}
+
+template <typename Prepare, typename Run>
+Tensor grad_signal(const Tensor& grad_output_in, const OptionalTensor& argmax, const Tensor& parts_in,
+                   const OptionalTensor& pairs, const OptionalTensor& order, std::int64_t signal_rows,
+                   std::int64_t height, std::int64_t width, std::int64_t pool, const Prepare& prepare,
+                   const Run& run) {
+  STD_TORCH_CHECK(parts_in.dim() == 5, kOp, ": parts must have shape (M, P, C, kh, kw), got ", shape_of(parts_in));
+  check_like(grad_output_in, parts_in, kOp, "grad_output", "parts");
+  const Tensor grad_output = as_contiguous(grad_output_in), parts = prepare(parts_in);
+  GradSignal call = {};
+  call.problem = make_problem({signal_rows, parts.size(2), height, width, parts.size(0), parts.size(1),
+                               parts.size(3), parts.size(4)},
+                              pairs, parts, pool);
+  check_grad_output(grad_output, call.problem);
+  set_parts(call.problem, parts);
+  STD_TORCH_CHECK(order.has_value() == pairs.has_value(), kOp, ": order comes with pairs and only with them");
+  STD_TORCH_CHECK(!order.has_value() || order->numel() == call.problem.pairs, kOp,
+                  ": order must have one element a pair");
+
+  Tensor result = torch::stable::new_empty(parts, {signal_rows, parts.size(2), height, width});
+  call.grad_output = grad_output.const_data_ptr();
+  call.argmax = checked_argmax(argmax, grad_output, pool);
+  call.parts = parts.const_data_ptr();
+  call.order = checked_index(order, parts, "order", 1);
+  call.grad_signal = result.mutable_data_ptr();
+  if (result.numel() > 0) run(call, parts);
+  return result;
+}
+
+template <typename Prepare, typename Run>
+Tensor grad_parts(const Tensor& grad_output_in, const OptionalTensor& argmax, const Tensor& signal_in,
+                  const OptionalTensor& pairs, const OptionalTensor& order, std::int64_t part_rows,
+                  std::int64_t kernel_height, std::int64_t kernel_width, std::int64_t pool,
+                  const Prepare& prepare, const Run& run) {
+  STD_TORCH_CHECK(signal_in.dim() == 4, kOp, ": signal must have shape (N, C, H, W), got ", shape_of(signal_in));
+  STD_TORCH_CHECK(grad_output_in.dim() == 4 && grad_output_in.size(1) % signal_in.size(1) == 0, kOp,
+                  ": grad_output must have shape (B, P*C, H', W'), got ", shape_of(grad_output_in));
+  check_like(grad_output_in, signal_in, kOp, "grad_output", "signal");
+  const Tensor grad_output = as_contiguous(grad_output_in), signal = prepare(signal_in);
+  const std::int64_t parts = grad_output.size(1) / signal.size(1);
+  GradParts call = {};
+  call.problem = make_problem({signal.size(0), signal.size(1), signal.size(2), signal.size(3), part_rows, parts,
+                               kernel_height, kernel_width},
+                              pairs, signal, pool);
+  check_grad_output(grad_output, call.problem);
+  set_signal(call.problem, signal);
+  STD_TORCH_CHECK(order.has_value() == pairs.has_value(), kOp, ": order comes with pairs and only with them");
+  STD_TORCH_CHECK(!order.has_value() || order->numel() == call.problem.pairs, kOp,
+                  ": order must have one element a pair");
+
+  Tensor result =
+      torch::stable::new_empty(signal, {part_rows, parts, signal.size(1), kernel_height, kernel_width});
+  call.grad_output = grad_output.const_data_ptr();
+  call.argmax = checked_argmax(argmax, grad_output, pool);
+  call.signal = signal.const_data_ptr();
+  call.order = checked_index(order, signal, "order", 1);
+  call.grad_parts = result.mutable_data_ptr();
+  if (result.numel() > 0) run(call, signal);
+  return result;
+}
+
+// One set of boxed functions per device: `Device::prepare` and `Device::run` are all that differs.
+template <typename Device>
+struct Implementation {
+  static std::tuple<Tensor, Tensor> part_correlation(const Tensor& signal, const Tensor& parts,
+                                                     const OptionalTensor& pairs, std::int64_t pool,
+                                                     bool with_argmax) {
+    return forward(signal, parts, pairs, pool, with_argmax, Device::prepare, Device::template run<Forward>);
+  }
+  static Tensor part_correlation_grad_signal(const Tensor& grad_output, const OptionalTensor& argmax,
+                                             const Tensor& parts, const OptionalTensor& pairs,
+                                             const OptionalTensor& order, std::int64_t signal_rows,
+                                             std::int64_t height, std::int64_t width, std::int64_t pool) {
+    return grad_signal(grad_output, argmax, parts, pairs, order, signal_rows, height, width, pool,
+                       Device::prepare, Device::template run<GradSignal>);
+  }
+  static Tensor part_correlation_grad_parts(const Tensor& grad_output, const OptionalTensor& argmax,
+                                            const Tensor& signal, const OptionalTensor& pairs,
+                                            const OptionalTensor& order, std::int64_t part_rows,
+                                            std::int64_t kernel_height, std::int64_t kernel_width,
+                                            std::int64_t pool) {
+    return grad_parts(grad_output, argmax, signal, pairs, order, part_rows, kernel_height, kernel_width, pool,
+                      Device::prepare, Device::template run<GradParts>);
+  }
+};
+
+#if !defined(REID_OPS_EMULATION)
+struct Cpu {  // takes any strides
+  static Tensor prepare(const Tensor& tensor) { return tensor; }
+  template <typename Call>
+  static void run(const Call& call, const Tensor&) {
+    run_on_cpu(call);
+  }
+};
+#endif
+
+#if defined(REID_OPS_WITH_CUDA) || defined(REID_OPS_EMULATION)
+struct Cuda {  // wants contiguous inputs
+  static Tensor prepare(const Tensor& tensor) { return as_contiguous(tensor); }
+  template <typename Call>
+  static void run(const Call& call, const Tensor& tensor) {
+    run_on_cuda(call, tensor, kOp);
+  }
+};
+#endif
+
+template <typename Device>
+void register_implementation(torch::stable::detail::StableLibrary& library) {
+  using Ops = Implementation<Device>;
+  library.impl("part_correlation", TORCH_BOX(&Ops::part_correlation));
+  library.impl("part_correlation_grad_signal", TORCH_BOX(&Ops::part_correlation_grad_signal));
+  library.impl("part_correlation_grad_parts", TORCH_BOX(&Ops::part_correlation_grad_parts));
+}
+
+}  // namespace
+}  // namespace reid_ops::part_correlation
+
+#if defined(REID_OPS_EMULATION)
+STABLE_TORCH_LIBRARY_IMPL(reid_ops_emulated, CPU, library) {
+  reid_ops::part_correlation::register_implementation<reid_ops::part_correlation::Cuda>(library);
+}
+#else
+STABLE_TORCH_LIBRARY_IMPL(reid_ops, CPU, library) {
+  reid_ops::part_correlation::register_implementation<reid_ops::part_correlation::Cpu>(library);
+}
+#if defined(REID_OPS_WITH_CUDA)
+STABLE_TORCH_LIBRARY_IMPL(reid_ops, CUDA, library) {
+  reid_ops::part_correlation::register_implementation<reid_ops::part_correlation::Cuda>(library);
+}
+#endif
+#endif

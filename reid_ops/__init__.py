@@ -1,0 +1,21 @@
+"""Fast operators for object re-identification: C++/CUDA kernels behind PyTorch autograd.
+
+Every operator is a function here, an ``nn.Module`` beside it, and a pure PyTorch reference of the
+same name in :mod:`reid_ops.reference`.
+"""
+
+from . import reference
+from ._extension import build_info, is_available
+from ._version import __version__
+from .part_correlation import CSNSimilarity, PartCorrelation, csn_similarity, part_correlation
+
+__all__ = [
+    "CSNSimilarity",
+    "PartCorrelation",
+    "__version__",
+    "build_info",
+    "csn_similarity",
+    "is_available",
+    "part_correlation",
+    "reference",
+]

@@ -1,0 +1,56 @@
+"""Argument checks shared by the ops: every message names the argument, what was expected, what came."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+FLOATING_TYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+
+
+def check_features(tensor: Tensor, argument: str, shape: tuple[str, ...], op: str) -> None:
+    """A float tensor with one dimension for each letter of ``shape``."""
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{op}: {argument} must be a torch.Tensor, got {type(tensor).__name__}")
+    if tensor.dim() != len(shape):
+        expected = f"({', '.join(shape)})"
+        raise ValueError(f"{op}: {argument} must have shape {expected}, got {tuple(tensor.shape)}")
+    if tensor.dtype not in FLOATING_TYPES:
+        raise TypeError(
+            f"{op}: {argument} must be float32, float64, float16 or bfloat16, got {dtype_name(tensor.dtype)}"
+        )
+
+
+def check_alike(tensor: Tensor, argument: str, first: Tensor, first_argument: str, op: str) -> None:
+    """The same dtype and device as another argument."""
+    if tensor.dtype != first.dtype:
+        raise TypeError(
+            f"{op}: {argument} must have the dtype of {first_argument} ({dtype_name(first.dtype)}), "
+            f"got {dtype_name(tensor.dtype)}"
+        )
+    if tensor.device != first.device:
+        raise ValueError(
+            f"{op}: {argument} must be on the device of {first_argument} ({first.device}), got {tensor.device}"
+        )
+
+
+def check_integer(value: int, argument: str, least: int, most: int, op: str) -> None:
+    """An int (no bool, no float) in ``[least, most]``."""
+    if isinstance(value, bool) or not isinstance(value, (int, torch.SymInt)):
+        raise TypeError(f"{op}: {argument} must be an int, got {type(value).__name__}")
+    if not least <= value <= most:
+        raise ValueError(f"{op}: {argument} must be in [{least}, {most}], got {value}")
+
+
+def autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Inside ``torch.autocast``: the tensors in its dtype, as for a convolution (float64 is left alone)."""
+    device_type = tensors[0].device.type
+    if not torch.is_autocast_enabled(device_type):
+        return tensors
+    dtype = torch.get_autocast_dtype(device_type)
+    return tuple(t.to(dtype) if t.is_floating_point() and t.dtype != torch.float64 else t for t in tensors)
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """``torch.float32`` -> ``"float32"``."""
+    return str(dtype).removeprefix("torch.")

@@ -1,0 +1,9 @@
+"""Every operator again in pure PyTorch: short, readable, differentiable on any device.
+
+The kernels are tested against these functions, and a model built with ``impl="reference"`` runs
+on them.
+"""
+
+from .part_correlation import csn_similarity, part_correlation
+
+__all__ = ["csn_similarity", "part_correlation"]
