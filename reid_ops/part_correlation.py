@@ -12,7 +12,7 @@ from . import _checks, _dispatch, reference
 __all__ = ["CSNSimilarity", "PartCorrelation", "csn_similarity", "part_correlation"]
 
 MAX_KERNEL = 64  # csrc/part_correlation/kernels.h: kMaxKernel
-MAX_POOL = 128  # kMaxPool
+MAX_POOL = 32  # kMaxPool
 
 _OP = "part_correlation"
 
@@ -37,7 +37,7 @@ def part_correlation(signal: Tensor, parts: Tensor, *, pool: int = 1, pairs: Ten
             float32), any strides. The CPU kernel reads them as they are; CUDA makes them contiguous.
         parts: ``(M, P, C, kh, kw)``, P parts an image, filters from 1x1 to 64x64, dtype and device of
             ``signal``.
-        pool: window and stride of a max-pool of the result, 1 (none) to 128, ceil mode, fused: the
+        pool: window and stride of a max-pool of the result, 1 (none) to 32, ceil mode, fused: the
             unpooled map is never written to memory.
         pairs: int64 ``(B, 2)``, rows of (signal, parts) to correlate; None pairs row i with row i, and
             then N == M. May be on the CPU (checked, then copied) or on the features' device. On a CUDA

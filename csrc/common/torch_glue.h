@@ -81,7 +81,8 @@ void run_on_cpu(const Call& call) {
 template <typename Call>
 void run_on_cuda(const Call& call, const Tensor&, const char* op) {
   const cudaError_t error = cuda_launch(call, nullptr);
-  STD_TORCH_CHECK(error == cudaSuccess, op, ": emulated launch failed: ", cudaGetErrorString(error));
+  STD_TORCH_CHECK(error == cudaSuccess, op, ": CUDA launch failed: ", cudaGetErrorString(error), " ",
+                  reid_ops_emulation::last_fault());
 }
 #elif defined(REID_OPS_WITH_CUDA)
 // On the tensor's own device and torch's current stream there; no synchronisation.

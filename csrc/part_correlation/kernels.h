@@ -18,11 +18,12 @@
 #endif
 
 #include "common/data_type.h"
+#include "common/host_device.h"
 
 namespace reid_ops::part_correlation {
 
 constexpr std::int64_t kMaxKernel = 64;  // filters up to 64 x 64
-constexpr std::int64_t kMaxPool = 128;   // pool * pool - 1 must fit the int16 argmax
+constexpr std::int64_t kMaxPool = 32;    // a CUDA block keeps whole pooling windows in shared memory
 
 // Sizes are in elements. Strides are in elements too and may be anything (channels-last, slices).
 struct Problem {
@@ -39,10 +40,10 @@ struct Problem {
   const std::int64_t* pair_index;           // [B, 2] (signal row, part row), or nullptr: (b, b)
   DataType type;
 
-  std::int64_t top() const { return (kernel_height - 1) / 2; }
-  std::int64_t left() const { return (kernel_width - 1) / 2; }
-  std::int64_t pooled_height() const { return (height + pool - 1) / pool; }
-  std::int64_t pooled_width() const { return (width + pool - 1) / pool; }
+  REID_OPS_HOST_DEVICE std::int64_t top() const { return (kernel_height - 1) / 2; }
+  REID_OPS_HOST_DEVICE std::int64_t left() const { return (kernel_width - 1) / 2; }
+  REID_OPS_HOST_DEVICE std::int64_t pooled_height() const { return (height + pool - 1) / pool; }
+  REID_OPS_HOST_DEVICE std::int64_t pooled_width() const { return (width + pool - 1) / pool; }
   std::int64_t signal_row(std::int64_t pair) const { return pair_index ? pair_index[2 * pair] : pair; }
   std::int64_t part_row(std::int64_t pair) const { return pair_index ? pair_index[2 * pair + 1] : pair; }
 };

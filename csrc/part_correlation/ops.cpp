@@ -15,7 +15,9 @@ const std::int64_t* checked_index(const OptionalTensor& index, const Tensor& lik
   STD_TORCH_CHECK(index->dim() == dimensions && index->is_contiguous(), kOp, ": ", name,
                   " must be contiguous with ", dimensions, " dimensions, got shape ", shape_of(*index));
   STD_TORCH_CHECK(index->is_cuda() == like.is_cuda(), kOp, ": ", name, " must be on the features' device");
-  return index->const_data_ptr<std::int64_t>();
+  // Torch gives an empty tensor no memory; nullptr here would mean "none given".
+  static const std::int64_t nothing = 0;
+  return index->numel() == 0 ? &nothing : index->const_data_ptr<std::int64_t>();
 }
 
 // What signal and parts say together; either may be given by its sizes only (the gradients).
@@ -32,7 +34,7 @@ Problem make_problem(const Sizes& sizes, const OptionalTensor& pairs, const Tens
                       sizes.kernel_width <= kMaxKernel,
                   kOp, ": parts must be 1x1 to 64x64 filters, got ", sizes.kernel_height, "x",
                   sizes.kernel_width);
-  STD_TORCH_CHECK(pool >= 1 && pool <= kMaxPool, kOp, ": pool must be in [1, 128], got ", pool);
+  STD_TORCH_CHECK(pool >= 1 && pool <= kMaxPool, kOp, ": pool must be in [1, 32], got ", pool);
   Problem problem = {};
   problem.signal_rows = sizes.signal_rows;
   problem.part_rows = sizes.part_rows;
@@ -53,15 +55,18 @@ Problem make_problem(const Sizes& sizes, const OptionalTensor& pairs, const Tens
   } else {
     STD_TORCH_CHECK(pairs->size(1) == 2, kOp, ": pairs must have shape (B, 2), got ", shape_of(*pairs));
     problem.pairs = pairs->size(0);
-    // On the host the rows can be looked at; on a device that would mean waiting for it.
+    // On the host the rows can be looked at; on a device (an emulated one too) that would mean waiting
+    // for it, so there the kernels look themselves.
+#if !defined(REID_OPS_EMULATION)
+    const std::int64_t rows[2] = {sizes.signal_rows, sizes.part_rows};
     for (std::int64_t b = 0; b < problem.pairs && !like.is_cuda(); ++b) {
-      const std::int64_t rows[2] = {sizes.signal_rows, sizes.part_rows};
       for (int side = 0; side < 2; ++side) {
         const std::int64_t row = problem.pair_index[2 * b + side];
         STD_TORCH_CHECK(row >= 0 && row < rows[side], kOp, ": pairs[", b, ", ", side, "] must be in [0, ",
                         rows[side], "), got ", row);
       }
     }
+#endif
   }
   return problem;
 }

@@ -1,0 +1,1 @@
+"""What all benchmarks share: the data model, timing, machine, floors, checks, reports."""

@@ -1,0 +1,66 @@
+"""Fixtures: the backends every op is tested on, and reproducible random numbers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+# Waiting threads sleep instead of spinning: the references run thousands of tiny parallel regions, and
+# spinning makes each take milliseconds as soon as anything else runs on the machine. Before torch.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+from reid_ops import _dispatch  # noqa: E402
+
+EMULATED = "reid_ops_emulated"
+
+
+@dataclass(frozen=True)
+class Backend:
+    """Where an op runs: its kernels' name, the device of its tensors and the operator library."""
+
+    name: str
+    device: str
+    library: str
+
+    @property
+    def is_emulated(self) -> bool:
+        return self.name == "emulated"
+
+
+@pytest.fixture(scope="session")
+def emulated_library() -> str:
+    """Builds (or takes from REID_OPS_EMULATED_LIBRARY) the CUDA kernels compiled for the CPU."""
+    path = os.environ.get("REID_OPS_EMULATED_LIBRARY")
+    if path is None:
+        from tests.emulation.build import build_operators
+
+        path = str(build_operators())
+    torch.ops.load_library(path)
+    _dispatch.add_library(EMULATED)
+    return EMULATED
+
+
+@pytest.fixture(
+    params=[
+        "cpu",
+        pytest.param("emulated", marks=pytest.mark.emulated),
+        pytest.param("cuda", marks=pytest.mark.cuda),
+    ]
+)
+def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
+    """Runs a test once per backend; the public functions call its operators."""
+    name = request.param
+    if name == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    library = request.getfixturevalue("emulated_library") if name == "emulated" else "reid_ops"
+    with _dispatch.use_library(library):
+        yield Backend(name, "cuda" if name == "cuda" else "cpu", library)
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)

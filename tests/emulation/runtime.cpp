@@ -1,0 +1,190 @@
+// The host side of the emulated CUDA runtime.
+#include <cuda_runtime.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <mutex>
+#include <unordered_map>
+
+#include "device.h"
+
+namespace reid_ops_emulation {
+namespace {
+
+struct KernelLimits {
+  std::mutex mutex;
+  std::unordered_map<const void*, std::size_t> dynamic_shared_bytes;
+};
+
+KernelLimits& kernel_limits() {
+  static KernelLimits limits;
+  return limits;
+}
+
+}  // namespace
+
+std::size_t dynamic_shared_limit(const void* kernel) {
+  KernelLimits& limits = kernel_limits();
+  const std::lock_guard<std::mutex> lock(limits.mutex);
+  const auto found = limits.dynamic_shared_bytes.find(kernel);
+  return found == limits.dynamic_shared_bytes.end() ? kSharedBytesDefault : found->second;
+}
+
+cudaError_t resident_blocks(int* blocks, int block_threads, std::size_t dynamic_shared_bytes) {
+  if (blocks == nullptr || block_threads < 1 || block_threads > 1024) return remember(cudaErrorInvalidValue);
+  const std::size_t by_shared =
+      kSharedBytesPerMultiprocessor / (dynamic_shared_bytes + kSharedBytesReservedPerBlock);
+  const std::size_t warps = static_cast<std::size_t>(block_threads + 31) / 32;
+  *blocks = static_cast<int>(std::min({std::size_t{32}, 64 / warps, by_shared}));
+  return cudaSuccess;
+}
+
+}  // namespace reid_ops_emulation
+
+using reid_ops_emulation::remember;
+
+cudaError_t cudaGetLastError() { return reid_ops_emulation::last_error(true); }
+cudaError_t cudaPeekAtLastError() { return reid_ops_emulation::last_error(false); }
+
+cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute, int value) {
+  if (kernel == nullptr) return remember(cudaErrorInvalidDeviceFunction);
+  if (attribute == cudaFuncAttributePreferredSharedMemoryCarveout) return cudaSuccess;
+  if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize || value < 0 ||
+      static_cast<std::size_t>(value) > reid_ops_emulation::kSharedBytesOptIn) {
+    return remember(cudaErrorInvalidValue);
+  }
+  auto& limits = reid_ops_emulation::kernel_limits();
+  const std::lock_guard<std::mutex> lock(limits.mutex);
+  limits.dynamic_shared_bytes[kernel] = static_cast<std::size_t>(value);
+  return cudaSuccess;
+}
+
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void* kernel) {
+  if (attributes == nullptr || kernel == nullptr) return remember(cudaErrorInvalidValue);
+  *attributes = {};
+  attributes->maxThreadsPerBlock = 1024;
+  attributes->maxDynamicSharedSizeBytes = static_cast<int>(reid_ops_emulation::dynamic_shared_limit(kernel));
+  return cudaSuccess;
+}
+
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device) {
+  if (device != 0) return remember(cudaErrorInvalidDevice);
+  switch (attribute) {
+    case cudaDevAttrMaxThreadsPerBlock:
+    case cudaDevAttrMaxBlockDimX:
+    case cudaDevAttrMaxBlockDimY:
+      *value = 1024;
+      return cudaSuccess;
+    case cudaDevAttrMaxBlockDimZ:
+      *value = 64;
+      return cudaSuccess;
+    case cudaDevAttrMaxGridDimX:
+      *value = 0x7fffffff;
+      return cudaSuccess;
+    case cudaDevAttrMaxGridDimY:
+    case cudaDevAttrMaxGridDimZ:
+      *value = 65535;
+      return cudaSuccess;
+    case cudaDevAttrMaxSharedMemoryPerBlock:
+      *value = static_cast<int>(reid_ops_emulation::kSharedBytesDefault);
+      return cudaSuccess;
+    case cudaDevAttrMaxSharedMemoryPerBlockOptin:
+      *value = static_cast<int>(reid_ops_emulation::kSharedBytesOptIn);
+      return cudaSuccess;
+    case cudaDevAttrMaxSharedMemoryPerMultiprocessor:
+      *value = static_cast<int>(reid_ops_emulation::kSharedBytesPerMultiprocessor);
+      return cudaSuccess;
+    case cudaDevAttrWarpSize:
+      *value = 32;
+      return cudaSuccess;
+    case cudaDevAttrMultiProcessorCount:
+      *value = reid_ops_emulation::kMultiprocessors;
+      return cudaSuccess;
+    case cudaDevAttrMaxThreadsPerMultiProcessor:
+      *value = 2048;
+      return cudaSuccess;
+    case cudaDevAttrL2CacheSize:
+      *value = 50 << 20;
+      return cudaSuccess;
+    case cudaDevAttrComputeCapabilityMajor:
+      *value = 9;
+      return cudaSuccess;
+    case cudaDevAttrComputeCapabilityMinor:
+      *value = 0;
+      return cudaSuccess;
+  }
+  return remember(cudaErrorInvalidValue);
+}
+
+cudaError_t cudaGetDevice(int* device) {
+  *device = 0;
+  return cudaSuccess;
+}
+cudaError_t cudaGetDeviceCount(int* count) {
+  *count = 1;
+  return cudaSuccess;
+}
+cudaError_t cudaSetDevice(int device) { return device == 0 ? cudaSuccess : remember(cudaErrorInvalidDevice); }
+cudaError_t cudaDeviceSynchronize() { return cudaSuccess; }
+cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
+
+cudaError_t cudaMalloc(void** address, std::size_t bytes) {
+  *address = nullptr;
+  if (bytes == 0) return cudaSuccess;
+  return posix_memalign(address, 256, bytes) == 0 ? cudaSuccess : remember(cudaErrorMemoryAllocation);
+}
+cudaError_t cudaFree(void* address) {
+  std::free(address);
+  return cudaSuccess;
+}
+cudaError_t cudaMemcpy(void* to, const void* from, std::size_t bytes, cudaMemcpyKind) {
+  if (bytes != 0) std::memmove(to, from, bytes);
+  return cudaSuccess;
+}
+cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind,
+                            cudaStream_t) {
+  return cudaMemcpy(to, from, bytes, kind);
+}
+cudaError_t cudaMemset(void* address, int value, std::size_t bytes) {
+  if (bytes != 0) std::memset(address, value, bytes);
+  return cudaSuccess;
+}
+cudaError_t cudaMemsetAsync(void* address, int value, std::size_t bytes, cudaStream_t) {
+  return cudaMemset(address, value, bytes);
+}
+
+#define REID_OPS_EMULATION_ERRORS(visit)                                                                    \
+  visit(cudaSuccess, "no error") visit(cudaErrorInvalidValue, "invalid argument")                           \
+      visit(cudaErrorMemoryAllocation, "out of memory")                                                     \
+          visit(cudaErrorInitializationError, "initialization error")                                       \
+              visit(cudaErrorInvalidConfiguration, "invalid configuration argument") visit(                 \
+                  cudaErrorInvalidDeviceFunction, "invalid device function")                                \
+                  visit(cudaErrorNoDevice, "no CUDA-capable device is detected") visit(                     \
+                      cudaErrorInvalidDevice, "invalid device ordinal")                                     \
+                      visit(cudaErrorInvalidResourceHandle, "invalid resource handle") visit(               \
+                          cudaErrorNotReady, "device not ready")                                            \
+                          visit(cudaErrorIllegalAddress, "an illegal memory access was encountered") visit( \
+                              cudaErrorLaunchOutOfResources, "too many resources requested for launch")     \
+                              visit(cudaErrorLaunchTimeout, "the launch timed out and was terminated")      \
+                                  visit(cudaErrorAssert, "device-side assert triggered")                    \
+                                      visit(cudaErrorMisalignedAddress, "misaligned address")               \
+                                          visit(cudaErrorLaunchFailure, "unspecified launch failure")       \
+                                              visit(cudaErrorNotSupported, "operation not supported")       \
+                                                  visit(cudaErrorUnknown, "unknown error")
+
+const char* cudaGetErrorName(cudaError_t error) {
+#define REID_OPS_EMULATION_NAME(name, text) \
+  case name:                                \
+    return #name;
+  switch (error) { REID_OPS_EMULATION_ERRORS(REID_OPS_EMULATION_NAME) }
+  return "unrecognized error code";
+}
+
+const char* cudaGetErrorString(cudaError_t error) {
+#define REID_OPS_EMULATION_TEXT(name, text) \
+  case name:                                \
+    return text;
+  switch (error) { REID_OPS_EMULATION_ERRORS(REID_OPS_EMULATION_TEXT) }
+  return "unrecognized error code";
+}

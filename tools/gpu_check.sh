@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# Everything that needs a GPU, in one go and under ten minutes: build, tests, sanitizers, benchmarks.
+#   OUT=results PYTHON=python3 tools/gpu_check.sh
+# Needs torch (CUDA build), nvcc and pytest; uses ninja, pybind11 and compute-sanitizer where they are.
+set -uo pipefail  # no -e: a failing step is reported at the end and does not hide the later ones
+cd "$(dirname "$0")/.."
+out=${OUT:-build/gpu_check}
+mkdir -p "$out"
+python=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
+python=$(command -v "$python")
+export PATH="$(dirname "$python"):$PATH"
+failed=()
+
+step() {  # step NAME LIMIT COMMAND...: output on the screen and in $out/NAME.log
+  local name=$1 limit=$2 start=$SECONDS
+  shift 2
+  printf '\n=== %s\n' "$name"
+  timeout "$limit" "$@" 2>&1 | tee "$out/$name.log"
+  local status=${PIPESTATUS[0]}
+  printf '=== %s: status %d after %d s\n' "$name" "$status" $((SECONDS - start))
+  [ "$status" -eq 0 ] || failed+=("$name")
+}
+
+"$python" - <<'PYTHON' || exit 1
+import importlib.util
+import torch
+if not torch.cuda.is_available():
+    raise SystemExit("error: torch sees no CUDA GPU")
+if importlib.util.find_spec("pytest") is None:
+    raise SystemExit("error: pytest is missing")
+print(torch.__version__, torch.cuda.get_device_name(), torch.cuda.get_device_capability())
+PYTHON
+for module in ninja pybind11; do  # both only help: the build does without, slower or with torch's own copy
+  "$python" -c "import $module" 2>/dev/null || "$python" -m pip install -qq "$module" 2>/dev/null || true
+done
+
+# Only this GPU's architecture: the build takes a sixth of the time.
+TORCH_CUDA_ARCH_LIST=$("$python" -c 'import torch; print("%d.%d" % torch.cuda.get_device_capability())')
+export TORCH_CUDA_ARCH_LIST REID_OPS_CUDA=1
+
+step build 240 "$python" setup.py --quiet build_ext --inplace
+step tests 240 "$python" -m pytest -q -m "not emulated" -p no:cacheprovider
+
+# compute-sanitizer slows kernels 10 to 100 times: the small tests marked for sanitizers are enough.
+sanitizer=$(command -v compute-sanitizer || ls "${CUDA_HOME:-/usr/local/cuda}"/bin/compute-sanitizer 2>/dev/null)
+if [ -n "$sanitizer" ]; then
+  for tool in memcheck racecheck synccheck initcheck; do
+    step "$tool" 90 "$sanitizer" --tool "$tool" --error-exitcode 1 --target-processes all \
+      "$python" -m pytest -q -m "sanitize and cuda" -p no:cacheprovider
+  done
+else
+  echo "skipped: no compute-sanitizer"
+fi
+
+step benchmarks 240 "$python" -m benchmarks --device cuda --json "$out/benchmarks.json"
+
+if [ "${#failed[@]}" -gt 0 ]; then
+  echo "failed: ${failed[*]}"
+  exit 1
+fi
+echo "all passed"
