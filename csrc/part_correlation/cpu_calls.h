@@ -260,13 +260,10 @@ void run_grad_parts(const GradParts& call, std::int64_t, std::int64_t begin, std
       for (std::int64_t p = 0; p < count; ++p) {
         Planes<S, T> output = {};
         output.used = group.used;
-        for (int lane = 0; lane < group.used; ++lane) {
-          const std::int64_t plane = group.first + lane;
-          output.plane[lane] =
-              static_cast<S*>(call.grad_parts) +
-              ((plane / problem.channels * problem.parts + part + p) * problem.channels + plane % problem.channels) *
-                  taps;
-        }
+        worker.for_each_plane(group, [&](int lane, std::int64_t row, std::int64_t channel) {
+          output.plane[lane] = static_cast<S*>(call.grad_parts) +
+                               ((row * problem.parts + part + p) * problem.channels + channel) * taps;
+        });
         unpack(output, {0, kernel_height, problem.kernel_width, kernel_height * count, count}, sum + p * lanes);
       }
     }

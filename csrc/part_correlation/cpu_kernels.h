@@ -53,11 +53,21 @@ struct Worker {
     result.column_stride = column_stride;
     result.limit = limit;
     result.used = group.used;
-    for (int lane = 0; lane < group.used; ++lane) {
-      result.plane[lane] = place((group.first + lane) / channels, (group.first + lane) % channels);
-    }
+    for_each_plane(group, [&](int lane, std::int64_t row, std::int64_t channel) {
+      result.plane[lane] = place(row, channel);
+    });
     result.finish();
     return result;
+  }
+
+  // body(lane, row, channel) for the group's planes: one division, then counting.
+  template <typename Body>
+  void for_each_plane(const Group& group, const Body& body) const {
+    std::int64_t row = group.first / channels, channel = group.first % channels;
+    for (int lane = 0; lane < group.used; ++lane) {
+      body(lane, row, channel);
+      if (++channel == channels) channel = 0, ++row;
+    }
   }
 
   template <typename RowOf>
@@ -91,11 +101,9 @@ struct Worker {
     result.column_stride = 1;
     result.limit = limit;
     result.used = group.used;
-    for (int lane = 0; lane < group.used; ++lane) {
-      const std::int64_t plane = group.first + lane;
-      result.plane[lane] =
-          maps + ((row_of(plane / channels) * problem.parts + part) * channels + plane % channels) * size;
-    }
+    for_each_plane(group, [&](int lane, std::int64_t row, std::int64_t channel) {
+      result.plane[lane] = maps + ((row_of(row) * problem.parts + part) * channels + channel) * size;
+    });
     result.finish();
     return result;
   }

@@ -14,6 +14,11 @@ constexpr int tile_rows(int parts) {
 constexpr int kMaxTileParts = 4;
 constexpr int kMaxTileRows = 12;
 
+// One row's vectors come again in the next tap's rows. Keeping them across iterations, as GCC's
+// predictive commoning does, costs a register for each and spills sums; loading again costs nothing
+// here. So loads must not be carried over.
+#define REID_OPS_FORGET_LOADS() asm volatile("" ::: "memory")
+
 // What a tile needs to know. Steps are in vectors; taps are half-open ranges.
 struct Tile {
   std::int64_t v_begin, v_end;       // filter columns that meet the map
@@ -31,11 +36,17 @@ struct Tile {
 template <typename T, int kRows, int kParts>
 void correlate_tile(const Tile& tile, const T* signal, const T* filter, T* output) {
   constexpr int lanes = kLanes<T>;
-  Vector<T> sum[kRows][kParts] = {};
+  Vector<T> sum[kRows][kParts];
+#pragma GCC unroll 12
+  for (int t = 0; t < kRows; ++t) {
+#pragma GCC unroll 4
+    for (int p = 0; p < kParts; ++p) sum[t][p] = Vector<T>{};
+  }
   for (std::int64_t v = tile.v_begin; v < tile.v_end; ++v) {
     const T* signal_column = signal + v * tile.signal_column_step * lanes;
     const T* filter_column = filter + v * tile.kernel_height * kParts * lanes;
     for (std::int64_t u = tile.u_begin; u < tile.u_end; ++u) {
+      REID_OPS_FORGET_LOADS();
       Vector<T> tap[kParts];
 #pragma GCC unroll 4
       for (int p = 0; p < kParts; ++p) tap[p] = load_aligned(filter_column + (u * kParts + p) * lanes);
@@ -47,7 +58,9 @@ void correlate_tile(const Tile& tile, const T* signal, const T* filter, T* outpu
       }
     }
   }
+#pragma GCC unroll 4
   for (int p = 0; p < kParts; ++p) {
+#pragma GCC unroll 12
     for (int t = 0; t < kRows; ++t) store_aligned(output + (p * tile.output_part_step + t) * lanes, sum[t][p]);
   }
 }
@@ -80,7 +93,9 @@ void grad_parts_tile(const Tile& tile, const T* grad, std::int64_t grad_column_s
                      T* grad_filter) {
   constexpr int lanes = kLanes<T>;
   Vector<T> sum[kTaps][kParts];
+#pragma GCC unroll 12
   for (int u = 0; u < kTaps; ++u) {
+#pragma GCC unroll 4
     for (int p = 0; p < kParts; ++p) sum[u][p] = load_aligned(grad_filter + (u * kParts + p) * lanes);
   }
   for (std::int64_t j = tile.j_begin; j < tile.j_end; ++j) {
@@ -100,7 +115,9 @@ void grad_parts_tile(const Tile& tile, const T* grad, std::int64_t grad_column_s
       }
     }
   }
+#pragma GCC unroll 12
   for (int u = 0; u < kTaps; ++u) {
+#pragma GCC unroll 4
     for (int p = 0; p < kParts; ++p) store_aligned(grad_filter + (u * kParts + p) * lanes, sum[u][p]);
   }
 }
