@@ -24,8 +24,8 @@ STABLE_TORCH_LIBRARY(REID_OPS_LIBRARY, library) {
 
 // `import reid_ops._C` only loads the library, which registers the operators above.
 extern "C" PyMODINIT_FUNC PyInit__C(void) {
-  static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_C", nullptr, -1, nullptr, nullptr,
-                                      nullptr,               nullptr, nullptr};
+  static struct PyModuleDef module = {
+      PyModuleDef_HEAD_INIT, "_C", nullptr, -1, nullptr, nullptr, nullptr, nullptr, nullptr};
   return PyModule_Create(&module);
 }
 #endif

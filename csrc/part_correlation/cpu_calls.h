@@ -1,6 +1,8 @@
 // part_correlation on the CPU: the three calls, one work item at a time.
 // Part of cpu_kernels.h, compiled once per instruction set.
 
+#include "part_correlation/cpu_pointwise.h"
+
 // Which pairs does row `row` take part in? Without an index only pair `row`; with one, a run of
 // `order`, found by bisection (`column` 0: signal rows, 1: part rows).
 struct PairRun {
@@ -9,11 +11,20 @@ struct PairRun {
 
 inline PairRun pairs_of_row(const Problem& problem, const std::int64_t* order, int column, std::int64_t row) {
   const auto row_of = [&](std::int64_t pair) { return problem.pair_index[2 * pair + column]; };
-  const std::int64_t* begin = std::lower_bound(order, order + problem.pairs, row,
-                                               [&](std::int64_t pair, std::int64_t r) { return row_of(pair) < r; });
-  const std::int64_t* end = std::upper_bound(begin, order + problem.pairs, row,
-                                             [&](std::int64_t r, std::int64_t pair) { return r < row_of(pair); });
+  const std::int64_t* begin = std::lower_bound(
+      order, order + problem.pairs, row, [&](std::int64_t pair, std::int64_t r) { return row_of(pair) < r; });
+  const std::int64_t* end = std::upper_bound(
+      begin, order + problem.pairs, row, [&](std::int64_t r, std::int64_t pair) { return r < row_of(pair); });
   return {begin - order, end - order};
+}
+
+// body(pair) for every pair of `row`, in a fixed order.
+template <typename Body>
+void for_each_pair(const Problem& problem, const std::int64_t* order, int column, std::int64_t row,
+                   const Body& body) {
+  if (order == nullptr) return body(row);
+  const PairRun run = pairs_of_row(problem, order, column, row);
+  for (std::int64_t k = run.begin; k < run.end; ++k) body(order[k]);
 }
 
 struct Cut {
@@ -58,9 +69,14 @@ void run_forward(const Forward& call, std::int64_t items, std::int64_t begin, st
   const auto signal_row = [&](std::int64_t pair) { return problem.signal_row(pair); };
   const auto part_row = [&](std::int64_t pair) { return problem.part_row(pair); };
   const auto same_pair = [](std::int64_t pair) { return pair; };
+  const bool pointwise = is_pointwise(problem) && has_dense_planes(problem);
 
   for (std::int64_t item = begin; item < end; ++item) {
     const Group group = Group::at(item / bands.count, problem.pairs, problem.channels, false, lanes);
+    if (pointwise) {
+      if (item % bands.count == 0) run_forward_pointwise(call, worker, group);
+      continue;
+    }
     const std::int64_t first = item % bands.count * bands.rows;
     const std::int64_t rows = std::min(bands.rows, problem.height - first);
     if (rows <= 0) continue;
@@ -71,9 +87,8 @@ void run_forward(const Forward& call, std::int64_t items, std::int64_t begin, st
     for (std::int64_t part = 0; part < problem.parts; part += together) {
       const std::int64_t count = std::min(together, problem.parts - part);
       for (std::int64_t p = 0; p < count; ++p) {
-        worker.pack_filter(
-            worker.parts_planes(static_cast<const S*>(call.parts), group, part + p, part_row), count,
-            filter + p * lanes);
+        worker.pack_filter(worker.parts_planes(static_cast<const S*>(call.parts), group, part + p, part_row),
+                           count, filter + p * lanes);
       }
       with_constant<kMaxTileParts>(count, [&](auto parts_constant) {
         constexpr int kParts = decltype(parts_constant)::value;
@@ -109,7 +124,8 @@ void run_forward(const Forward& call, std::int64_t items, std::int64_t begin, st
         const Rectangle area = {first / problem.pool, out_rows, worker.pooled_width, out_rows, 1};
         max_pool(rows, width, problem.pool, map, pooled, call.argmax == nullptr ? nullptr : argmax);
         unpack(output, area, pooled);
-        if (call.argmax != nullptr) unpack(worker.map_planes(call.argmax, group, part + p, same_pair), area, argmax);
+        if (call.argmax != nullptr)
+          unpack(worker.map_planes(call.argmax, group, part + p, same_pair), area, argmax);
       }
     }
   }
@@ -137,9 +153,9 @@ void run_grad_signal(const GradSignal& call, std::int64_t items, std::int64_t be
   const std::int64_t most_grad_rows = bands.rows + kernel_height - 1;
 
   CpuScratch& scratch = CpuScratch::of_this_thread();
-  scratch.reserve(CpuScratch::bytes_of<T>(most_grad_rows * width * lanes) +
-                  CpuScratch::bytes_of<T>(taps * lanes) + CpuScratch::bytes_of<T>(bands.rows * width * lanes) +
-                  worker.gradient_scratch_bytes(most_grad_rows));
+  scratch.reserve(
+      CpuScratch::bytes_of<T>(most_grad_rows * width * lanes) + CpuScratch::bytes_of<T>(taps * lanes) +
+      CpuScratch::bytes_of<T>(bands.rows * width * lanes) + worker.gradient_scratch_bytes(most_grad_rows));
   T* const grad = scratch.take<T>(most_grad_rows * width * lanes);
   T* const filter = scratch.take<T>(taps * lanes);
   T* const sum = scratch.take<T>(bands.rows * width * lanes);
@@ -148,6 +164,14 @@ void run_grad_signal(const GradSignal& call, std::int64_t items, std::int64_t be
   for (std::int64_t item = begin; item < end; ++item) {
     const Group group =
         Group::at(item / bands.count, problem.signal_rows, problem.channels, row_groups, lanes);
+    if (is_pointwise(problem)) {
+      if (item % bands.count == 0) {
+        run_grad_signal_pointwise(call, worker, group, [&](std::int64_t row, const auto& body) {
+          for_each_pair(problem, call.order, 0, row, body);
+        });
+      }
+      continue;
+    }
     const std::int64_t first = item % bands.count * bands.rows;
     const std::int64_t rows = std::min(bands.rows, problem.height - first);
     if (rows <= 0) continue;
@@ -155,8 +179,8 @@ void run_grad_signal(const GradSignal& call, std::int64_t items, std::int64_t be
     const std::int64_t grad_rows = rows + kernel_height - 1;
     const std::int64_t grad_first = first + worker.top - (kernel_height - 1);
     std::memset(sum, 0, rows * width * lanes * sizeof(T));
-    const PairRun run = row_groups ? pairs_of_row(problem, call.order, 0, group.first / problem.channels)
-                                   : PairRun{0, 1};
+    const PairRun run =
+        row_groups ? pairs_of_row(problem, call.order, 0, group.first / problem.channels) : PairRun{0, 1};
     for (std::int64_t k = run.begin; k < run.end; ++k) {
       const auto pair_of = [&](std::int64_t row) { return row_groups ? call.order[k] : row; };
       const auto part_row = [&](std::int64_t row) { return problem.part_row(pair_of(row)); };
@@ -218,8 +242,14 @@ void run_grad_parts(const GradParts& call, std::int64_t, std::int64_t begin, std
 
   for (std::int64_t item = begin; item < end; ++item) {
     const Group group = Group::at(item, problem.part_rows, problem.channels, row_groups, lanes);
-    const PairRun run = row_groups ? pairs_of_row(problem, call.order, 1, group.first / problem.channels)
-                                   : PairRun{0, 1};
+    if (is_pointwise(problem) && has_dense_planes(problem)) {
+      run_grad_parts_pointwise(call, worker, group, [&](std::int64_t row, const auto& body) {
+        for_each_pair(problem, call.order, 1, row, body);
+      });
+      continue;
+    }
+    const PairRun run =
+        row_groups ? pairs_of_row(problem, call.order, 1, group.first / problem.channels) : PairRun{0, 1};
     for (std::int64_t part = 0; part < problem.parts; part += together) {
       const std::int64_t count = std::min(together, problem.parts - part);
       std::memset(sum, 0, taps * count * lanes * sizeof(T));
@@ -232,8 +262,8 @@ void run_grad_parts(const GradParts& call, std::int64_t, std::int64_t begin, std
           worker.pack_rows(worker.signal_planes(static_cast<const S*>(call.signal), group, signal_row),
                            first - worker.top, column_step, signal);
           for (std::int64_t p = 0; p < count; ++p) {
-            worker.pack_gradient(static_cast<const S*>(call.grad_output), call.argmax, group, part + p, pair_of,
-                                 first, rows, grad + p * rows * width * lanes, pooled);
+            worker.pack_gradient(static_cast<const S*>(call.grad_output), call.argmax, group, part + p,
+                                 pair_of, first, rows, grad + p * rows * width * lanes, pooled);
           }
           with_constant<kMaxTileParts>(count, [&](auto parts_constant) {
             constexpr int kParts = decltype(parts_constant)::value;
@@ -264,7 +294,8 @@ void run_grad_parts(const GradParts& call, std::int64_t, std::int64_t begin, std
           output.plane[lane] = static_cast<S*>(call.grad_parts) +
                                ((row * problem.parts + part + p) * problem.channels + channel) * taps;
         });
-        unpack(output, {0, kernel_height, problem.kernel_width, kernel_height * count, count}, sum + p * lanes);
+        unpack(output, {0, kernel_height, problem.kernel_width, kernel_height * count, count},
+               sum + p * lanes);
       }
     }
   }
@@ -286,18 +317,18 @@ inline std::int64_t items_of(const GradParts& call, std::int64_t) {
   return Group::count(call.problem.part_rows, call.problem.channels, call.order != nullptr, lanes);
 }
 
-#define REID_OPS_RUN_BY_TYPE(Call, function)                                                        \
-  inline void run(const Call& call, std::int64_t items, std::int64_t begin, std::int64_t end) {     \
-    switch (call.problem.type) {                                                                    \
-      case DataType::kFloat32:                                                                      \
-        return function<float, float>(call, items, begin, end);                                     \
-      case DataType::kFloat64:                                                                      \
-        return function<double, double>(call, items, begin, end);                                   \
-      case DataType::kFloat16:                                                                      \
-        return function<Float16, float>(call, items, begin, end);                                   \
-      case DataType::kBFloat16:                                                                     \
-        return function<BFloat16, float>(call, items, begin, end);                                  \
-    }                                                                                               \
+#define REID_OPS_RUN_BY_TYPE(Call, function)                                                    \
+  inline void run(const Call& call, std::int64_t items, std::int64_t begin, std::int64_t end) { \
+    switch (call.problem.type) {                                                                \
+      case DataType::kFloat32:                                                                  \
+        return function<float, float>(call, items, begin, end);                                 \
+      case DataType::kFloat64:                                                                  \
+        return function<double, double>(call, items, begin, end);                               \
+      case DataType::kFloat16:                                                                  \
+        return function<Float16, float>(call, items, begin, end);                               \
+      case DataType::kBFloat16:                                                                 \
+        return function<BFloat16, float>(call, items, begin, end);                              \
+    }                                                                                           \
   }
 REID_OPS_RUN_BY_TYPE(Forward, run_forward)
 REID_OPS_RUN_BY_TYPE(GradSignal, run_grad_signal)

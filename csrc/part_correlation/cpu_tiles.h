@@ -21,13 +21,13 @@ constexpr int kMaxTileRows = 12;
 
 // What a tile needs to know. Steps are in vectors; taps are half-open ranges.
 struct Tile {
-  std::int64_t v_begin, v_end;       // filter columns that meet the map
-  std::int64_t u_begin, u_end;       // filter rows that meet the map
-  std::int64_t kernel_height;        // filter vectors per filter column (times the parts)
-  std::int64_t signal_column_step;   // vectors from one column to the next
-  std::int64_t output_part_step;     // vectors from one part's map to the next
-  std::int64_t rows;                 // grad_parts: map rows to sum over
-  std::int64_t j_begin, j_end;       // grad_parts: map columns to sum over
+  std::int64_t v_begin, v_end;      // filter columns that meet the map
+  std::int64_t u_begin, u_end;      // filter rows that meet the map
+  std::int64_t kernel_height;       // filter vectors per filter column (times the parts)
+  std::int64_t signal_column_step;  // vectors from one column to the next
+  std::int64_t output_part_step;    // vectors from one part's map to the next
+  std::int64_t rows;                // grad_parts: map rows to sum over
+  std::int64_t j_begin, j_end;      // grad_parts: map columns to sum over
 };
 
 // output[p][t] = sum_{v,u} signal[column v][row t+u] * filter[v][u][p]
@@ -61,7 +61,8 @@ void correlate_tile(const Tile& tile, const T* signal, const T* filter, T* outpu
 #pragma GCC unroll 4
   for (int p = 0; p < kParts; ++p) {
 #pragma GCC unroll 12
-    for (int t = 0; t < kRows; ++t) store_aligned(output + (p * tile.output_part_step + t) * lanes, sum[t][p]);
+    for (int t = 0; t < kRows; ++t)
+      store_aligned(output + (p * tile.output_part_step + t) * lanes, sum[t][p]);
   }
 }
 

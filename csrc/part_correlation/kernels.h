@@ -27,17 +27,17 @@ constexpr std::int64_t kMaxPool = 32;    // a CUDA block keeps whole pooling win
 
 // Sizes are in elements. Strides are in elements too and may be anything (channels-last, slices).
 struct Problem {
-  std::int64_t pairs;                       // B
-  std::int64_t signal_rows;                 // N
-  std::int64_t part_rows;                   // M
-  std::int64_t parts;                       // P
-  std::int64_t channels;                    // C
-  std::int64_t height, width;               // H, W
+  std::int64_t pairs;                        // B
+  std::int64_t signal_rows;                  // N
+  std::int64_t part_rows;                    // M
+  std::int64_t parts;                        // P
+  std::int64_t channels;                     // C
+  std::int64_t height, width;                // H, W
   std::int64_t kernel_height, kernel_width;  // kh, kw
-  std::int64_t pool;                        // pooling window and stride, ceil mode; 1 = none
-  std::int64_t signal_stride[4];            // of N, C, H, W
-  std::int64_t parts_stride[5];             // of M, P, C, kh, kw
-  const std::int64_t* pair_index;           // [B, 2] (signal row, part row), or nullptr: (b, b)
+  std::int64_t pool;                         // pooling window and stride, ceil mode; 1 = none
+  std::int64_t signal_stride[4];             // of N, C, H, W
+  std::int64_t parts_stride[5];              // of M, P, C, kh, kw
+  const std::int64_t* pair_index;            // [B, 2] (signal row, part row), or nullptr: (b, b)
   DataType type;
 
   REID_OPS_HOST_DEVICE std::int64_t top() const { return (kernel_height - 1) / 2; }
