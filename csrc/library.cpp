@@ -17,6 +17,10 @@ STABLE_TORCH_LIBRARY(REID_OPS_LIBRARY, library) {
   library.def(
       "part_correlation_grad_parts(Tensor grad_output, Tensor? argmax, Tensor signal, Tensor? pairs,"
       " Tensor? order, int part_rows, int kernel_height, int kernel_width, int pool) -> Tensor");
+  // Both at once: (gradient of signal, gradient of parts), without pairs.
+  library.def(
+      "part_correlation_backward(Tensor grad_output, Tensor? argmax, Tensor signal, Tensor parts, int pool)"
+      " -> (Tensor, Tensor)");
 }
 
 #if !defined(REID_OPS_EMULATION)

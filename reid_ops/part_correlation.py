@@ -212,6 +212,12 @@ def _register(library: str) -> None:
             part_rows, grad_output.shape[1] // channels, channels, kernel_height, kernel_width
         )
 
+    @torch.library.register_fake(f"{library}::part_correlation_backward")
+    def _(
+        grad_output: Tensor, argmax: Any, signal: Tensor, parts: Tensor, pool: int
+    ) -> tuple[Tensor, Tensor]:
+        return signal.new_empty(signal.shape), parts.new_empty(parts.shape)
+
     def grad_signal(
         grad: Tensor, argmax: Tensor | None, parts: Tensor, pairs: Tensor | None, shape: Any, pool: int
     ) -> Tensor:
@@ -243,6 +249,9 @@ def _register(library: str) -> None:
         if grad is None:
             return None, None, None, None, None
         signal, parts, pairs, argmax = ctx.saved_tensors
+        if pairs is None and all(ctx.needs_input_grad[:2]):
+            both = ops.part_correlation_backward(grad, argmax, signal, parts, ctx.pool)
+            return *both, None, None, None
         to_signal = to_parts = None
         if ctx.needs_input_grad[0]:
             to_signal = grad_signal(grad, argmax, parts, pairs, ctx.signal_shape, ctx.pool)
@@ -276,8 +285,36 @@ def _register(library: str) -> None:
             to_signal = grad_signal(grad, argmax, upstream, pairs, signal.shape, ctx.pool)
         return to_grad, None, to_signal, *(None,) * 6
 
+    def save_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        ctx.save_for_backward(*inputs[:4])
+        ctx.pool = inputs[4]
+        ctx.set_materialize_grads(False)
+
+    def backward_backward(
+        ctx: Any, by_signal: Tensor | None, by_parts: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        """The sum of the two formulas above; T is linear in each argument."""
+        grad, argmax, signal, parts = ctx.saved_tensors
+        needs_grad, _, needs_signal, needs_parts, _ = ctx.needs_input_grad
+        to_grad = to_signal = to_parts = None
+        if by_signal is not None:
+            if needs_grad:
+                to_grad = ops.part_correlation(by_signal, parts, None, 1, False)[0]
+            if needs_parts:
+                to_parts = grad_parts(grad, argmax, by_signal, None, parts.shape, ctx.pool)
+        if by_parts is not None:
+            if needs_grad:
+                full = ops.part_correlation(signal, by_parts, None, 1, False)[0]
+                to_grad = full if to_grad is None else to_grad + full
+            if needs_signal:
+                to_signal = grad_signal(grad, argmax, by_parts, None, signal.shape, ctx.pool)
+        if to_grad is not None:
+            to_grad = _pick(to_grad, argmax, grad, ctx.pool)
+        return to_grad, None, to_signal, to_parts, None
+
     for name, backward, save in (
         ("part_correlation", backward_forward, save_forward),
+        ("part_correlation_backward", backward_backward, save_backward),
         ("part_correlation_grad_signal", backward_grad_signal, save_gradient),
         ("part_correlation_grad_parts", backward_grad_parts, save_gradient),
     ):

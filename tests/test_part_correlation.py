@@ -177,6 +177,20 @@ def test_pairs_without_repetition_equal_rows(backend: Backend) -> None:
     assert torch.equal(by_pairs, reid_ops.part_correlation(signal, parts)[order])
 
 
+def test_one_gradient_alone_equals_both(backend: Backend) -> None:
+    """Wanted together, the gradients come from one kernel; apart, and for large maps, from two."""
+    for shape in ((3, 20, 13, 9, 3, 4, 5), (1, 2, 150, 90, 2, 5, 3)):
+        signal, parts = random_inputs(shape, torch.float32, backend.device)
+        grad = torch.randn(shape[0], shape[4] * shape[1], -(-shape[2] // 2), -(-shape[3] // 2))
+        apart = []
+        for wanted in ((True, True), (True, False), (False, True)):
+            signal.requires_grad_(wanted[0]), parts.requires_grad_(wanted[1])
+            output = reid_ops.part_correlation(signal, parts, pool=2)
+            inputs = [tensor for tensor, want in zip((signal, parts), wanted, strict=True) if want]
+            apart.append(torch.autograd.grad(output, inputs, grad.to(backend.device)))
+        torch.testing.assert_close(apart[0], (apart[1][0], apart[2][0]), rtol=1e-5, atol=1e-4)
+
+
 def test_empty(backend: Backend) -> None:
     signal = torch.randn(0, 4, 6, 5, device=backend.device, requires_grad=True)
     parts = torch.randn(0, 2, 4, 3, 3, device=backend.device, requires_grad=True)

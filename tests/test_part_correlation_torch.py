@@ -31,6 +31,10 @@ def test_opcheck(backend: Backend, pool: int, with_pairs: bool) -> None:
     torch.library.opcheck(
         ops.part_correlation_grad_signal.default, (grad, saved, parts, pairs, order, 2, 5, 4, pool)
     )
+    if pairs is None:
+        torch.library.opcheck(
+            ops.part_correlation_backward.default, (grad, saved, signal, parts, pool), rtol=1e-4, atol=1e-5
+        )
     order = None if pairs is None else torch.argsort(pairs[:, 1], stable=True)
     torch.library.opcheck(
         ops.part_correlation_grad_parts.default, (grad, saved, signal, pairs, order, 2, 3, 3, pool)

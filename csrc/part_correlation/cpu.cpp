@@ -42,6 +42,10 @@ std::int64_t cpu_items(const GradSignal& call, std::int64_t threads) {
 std::int64_t cpu_items(const GradParts& call, std::int64_t threads) {
   REID_OPS_CHOOSE(items_of, call, threads);
 }
+std::int64_t cpu_items(const Backward& call, std::int64_t threads) {
+  REID_OPS_CHOOSE(items_of, call, threads);
+}
+bool cpu_fits(const Backward& call) { REID_OPS_CHOOSE(fits_backward, call.problem); }
 void cpu_run(const Forward& call, std::int64_t items, std::int64_t begin, std::int64_t end) {
   REID_OPS_CHOOSE(run, call, items, begin, end);
 }
@@ -49,6 +53,10 @@ void cpu_run(const GradSignal& call, std::int64_t items, std::int64_t begin, std
   REID_OPS_CHOOSE(run, call, items, begin, end);
 }
 void cpu_run(const GradParts& call, std::int64_t items, std::int64_t begin, std::int64_t end) {
+  REID_OPS_CHOOSE(run, call, items, begin, end);
+}
+
+void cpu_run(const Backward& call, std::int64_t items, std::int64_t begin, std::int64_t end) {
   REID_OPS_CHOOSE(run, call, items, begin, end);
 }
 

@@ -101,6 +101,14 @@ bool check(const Sizes& sizes) {
   good &= close("gradient of signal, CPU", b, to_signal);
   good &= close("gradient of parts, CPU", c, to_parts);
 
+  b.assign(signals, poison), c.assign(filters, poison);
+  const Backward backward = {problem, grad.data(), nullptr, signal.data(), parts.data(), b.data(), c.data()};
+  if (cpu_fits(backward)) {
+    run_cpu(backward);
+    good &= close("both, gradient of signal", b, to_signal);
+    good &= close("both, gradient of parts", c, to_parts);
+  }
+
 #if defined(REID_OPS_EMULATION)
   a.assign(outputs, poison), b.assign(signals, poison), c.assign(filters, poison);
   good &= cuda_launch(forward, nullptr) == cudaSuccess;
