@@ -12,10 +12,11 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+import reid_ops
 from benchmarks.harness import report
 from benchmarks.harness.check import CheckFailed
 from benchmarks.harness.floors import Floors
-from benchmarks.harness.machine import LoadWatch, available_cores, keep_freed_memory
+from benchmarks.harness.machine import LoadWatch, available_cores, keep_freed_memory, why_not_kept
 from benchmarks.harness.model import Benchmark, Case, Mode
 from benchmarks.harness.readme import update_readme
 from benchmarks.harness.registry import discover
@@ -81,6 +82,11 @@ def main(arguments: list[str] | None = None) -> int:
         _print_list(chosen)
         return 0
 
+    if options.keep:
+        reason = "a --quick run is only a first look" if options.quick else None
+        reason = reason or why_not_kept(reid_ops.build_info()["commit"])
+        if reason:
+            return _usage(f"--keep: {reason}")
     keep_freed_memory()
     only_readme = options.update_readme and not (options.keep or options.json)
     try:

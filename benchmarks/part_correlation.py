@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -145,22 +146,30 @@ def _pad(signal: Tensor, parts: Tensor) -> Tensor:
     return F.pad(signal, (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2))
 
 
+def _convolve(signal: Tensor, filters: Tensor, groups: int) -> Tensor:
+    """One conv2d over all planes. For odd filters it pads by itself; even ones need an uneven border."""
+    rows, columns = filters.shape[-2:]
+    if rows % 2 and columns % 2:
+        planes = signal.reshape(1, -1, *signal.shape[-2:])
+        return F.conv2d(planes, filters, padding=(rows // 2, columns // 2), groups=groups)
+    padded = _pad(signal, filters)
+    return F.conv2d(padded.reshape(1, -1, *padded.shape[-2:]), filters, groups=groups)
+
+
 def _grouped(signal: Tensor, parts: Tensor) -> Tensor:
     """One convolution: a group is one channel of one image, with all its parts as outputs."""
     (batch, channels, height, width), parts_per_image = signal.shape, parts.shape[1]
-    padded = _pad(signal, parts)
     filters = parts.transpose(1, 2).reshape(-1, 1, *parts.shape[-2:])
-    output = F.conv2d(padded.view(1, -1, *padded.shape[-2:]), filters, groups=batch * channels)
+    output = _convolve(signal, filters, batch * channels)
     output = output.view(batch, channels, parts_per_image, height, width)
     return output.transpose(1, 2).reshape(batch, -1, height, width)
 
 
 def _per_part(signal: Tensor, parts: Tensor) -> Tensor:
     """One depthwise convolution a part."""
-    padded = _pad(signal, parts)
-    flat = padded.view(1, -1, *padded.shape[-2:])
+    planes = signal.shape[0] * signal.shape[1]
     outputs = [
-        F.conv2d(flat, part.reshape(-1, 1, *part.shape[-2:]), groups=flat.shape[1]).view(signal.shape)
+        _convolve(signal, part.reshape(-1, 1, *part.shape[-2:]), planes).view(signal.shape)
         for part in parts.unbind(1)
     ]
     return torch.cat(outputs, 1)
@@ -169,8 +178,8 @@ def _per_part(signal: Tensor, parts: Tensor) -> Tensor:
 def _repeated(signal: Tensor, parts: Tensor) -> Tensor:
     """One depthwise convolution over the signal repeated once a part; nothing is permuted."""
     filters = parts.reshape(-1, 1, *parts.shape[-2:])
-    padded = _pad(signal, parts).unsqueeze(1).expand(-1, parts.shape[1], -1, -1, -1)
-    output = F.conv2d(padded.reshape(1, -1, *padded.shape[-2:]), filters, groups=filters.shape[0])
+    repeated = signal.unsqueeze(1).expand(-1, parts.shape[1], -1, -1, -1)
+    output = _convolve(repeated.flatten(1, 2), filters, filters.shape[0])
     return output.view(signal.shape[0], -1, *signal.shape[-2:])
 
 
@@ -247,14 +256,26 @@ def _shared_signal(signal: Tensor, parts: Tensor) -> Tensor:
     return output.permute(1, 2, 0, 3, 4).reshape(parts.shape[0], -1, *signal.shape[-2:])
 
 
-def _complete(formulation: Function, gather: bool = True) -> Function:
+def _max_pool(maps: Tensor, pool: int) -> Tensor:
+    return F.max_pool2d(maps, pool, ceil_mode=True)
+
+
+def _strided_maximum(maps: Tensor, pool: int) -> Tensor:
+    """The same by element-wise maxima of strided views, which vectorise where the window is small."""
+    height, width = maps.shape[-2:]
+    maps = F.pad(maps, (0, -width % pool, 0, -height % pool), value=float("-inf"))
+    views = [maps[..., row::pool, column::pool] for row in range(pool) for column in range(pool)]
+    return functools.reduce(torch.maximum, views)
+
+
+def _complete(formulation: Function, gather: bool = True, pooling: Function = _max_pool) -> Function:
     """The operator's signature around a formulation of unpooled, matched rows."""
 
     def function(signal: Tensor, parts: Tensor, *, pool: int = 1, pairs: Tensor | None = None) -> Tensor:
         if pairs is not None and gather:
             signal, parts = signal[pairs[:, 0]], parts[pairs[:, 1]]
         output = formulation(signal, parts)
-        return F.max_pool2d(output, pool, ceil_mode=True) if pool > 1 else output
+        return pooling(output, pool) if pool > 1 else output
 
     return function
 
@@ -272,6 +293,14 @@ FORMULATIONS = (
     Formulation("grouped", _complete(_grouped)),
     Formulation("per_part", _complete(_per_part)),
     Formulation("repeated", _complete(_repeated)),
+    *(
+        Formulation(
+            f"{name}, maxima",
+            _complete(function, pooling=_strided_maximum),
+            lambda case, mode, dtype: bool(mode.options),
+        )
+        for name, function in (("grouped", _grouped), ("per_part", _per_part), ("repeated", _repeated))
+    ),
     Formulation("taps", _complete(_taps), lambda case, mode, dtype: _taps_count(case) <= 36),
     Formulation("unfold", _complete(_unfold), _columns_fit),
     Formulation("fourier", _complete(_fourier), lambda case, mode, dtype: dtype.itemsize >= 4),

@@ -46,7 +46,7 @@ def check_integer(value: int, argument: str, least: int, most: int, op: str) -> 
 def autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
     """Inside ``torch.autocast``: the tensors in its dtype, as for a convolution (float64 is left alone)."""
     device_type = tensors[0].device.type
-    if not torch.is_autocast_enabled(device_type):
+    if not torch.amp.is_autocast_available(device_type) or not torch.is_autocast_enabled(device_type):
         return tensors
     dtype = torch.get_autocast_dtype(device_type)
     return tuple(t.to(dtype) if t.is_floating_point() and t.dtype != torch.float64 else t for t in tensors)

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import is_fake
 
 from . import _checks, _dispatch, reference
 
@@ -36,13 +37,14 @@ def part_correlation(signal: Tensor, parts: Tensor, *, pool: int = 1, pairs: Ten
         signal: maps ``(N, C, H, W)``, float32, float64, float16 or bfloat16 (half types accumulate in
             float32), any strides. The CPU kernel reads them as they are; CUDA makes them contiguous.
         parts: ``(M, P, C, kh, kw)``, P parts an image, filters from 1x1 to 64x64, dtype and device of
-            ``signal``.
+            ``signal`` (under autocast dtypes may differ: both are cast).
         pool: window and stride of a max-pool of the result, 1 (none) to 32, ceil mode, fused: the
             unpooled map is never written to memory.
         pairs: int64 ``(B, 2)``, rows of (signal, parts) to correlate; None pairs row i with row i, and
-            then N == M. May be on the CPU (checked, then copied) or on the features' device. On a CUDA
-            device the rows cannot be checked without waiting for it: a pair that names a row that is
-            not there gives an output of NaN and no gradient.
+            then N == M. May be on the CPU (checked, then copied; not for CUDA graphs) or on the
+            features' device. On a CUDA device the rows cannot be checked without waiting for it, nor
+            while tracing: a pair that names a row that is not there then gives an output of NaN and no
+            gradient.
 
     Returns:
         ``(B, P*C, ceil(H/pool), ceil(W/pool))``, contiguous, part-major channels (``p*C + c``). An empty
@@ -60,8 +62,7 @@ def part_correlation(signal: Tensor, parts: Tensor, *, pool: int = 1, pairs: Ten
         >>> reid_ops.part_correlation(signal, parts, pool=2).shape
         torch.Size([8, 288, 20, 8])
     """
-    pairs = _check(signal, parts, pool, pairs)
-    signal, parts = _checks.autocast(signal, parts)
+    signal, parts, pairs = _prepare(signal, parts, pool, pairs)
     # Where each maximum came from is only worth keeping for a backward pass.
     with_argmax = pool > 1 and torch.is_grad_enabled() and (signal.requires_grad or parts.requires_grad)
     return _dispatch.operators().part_correlation(signal, parts, pairs, pool, with_argmax)[0]
@@ -110,8 +111,10 @@ class PartCorrelation(nn.Module):
 
     def forward(self, signal: Tensor, parts: Tensor, pairs: Tensor | None = None) -> Tensor:
         """As :func:`part_correlation`."""
-        correlate = part_correlation if self.impl == "fused" else reference.part_correlation
-        return correlate(signal, parts, pool=self.pool, pairs=pairs)
+        if self.impl == "fused":
+            return part_correlation(signal, parts, pool=self.pool, pairs=pairs)
+        signal, parts, pairs = _prepare(signal, parts, self.pool, pairs)
+        return reference.part_correlation(signal, parts, pool=self.pool, pairs=pairs)
 
     def extra_repr(self) -> str:
         return f"pool={self.pool}, impl={self.impl!r}"
@@ -122,14 +125,17 @@ class CSNSimilarity(PartCorrelation):
 
     def forward(self, x1: Tensor, x2: Tensor, parts1: Tensor, parts2: Tensor) -> Tensor:  # type: ignore[override]
         """As :func:`csn_similarity`."""
-        similarity = csn_similarity if self.impl == "fused" else reference.csn_similarity
-        return similarity(x1, x2, parts1, parts2, pool=self.pool)
+        forward = super().forward
+        return torch.cat([forward(x1, parts2), forward(x2, parts1)], dim=1)
 
 
-def _check(signal: Tensor, parts: Tensor, pool: int, pairs: Tensor | None) -> Tensor | None:
-    """Raises on bad arguments; returns ``pairs`` contiguous on the features' device."""
+def _prepare(
+    signal: Tensor, parts: Tensor, pool: int, pairs: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Raises on bad arguments; returns them in the autocast dtype, ``pairs`` on the features' device."""
     _checks.check_features(signal, "signal", ("N", "C", "H", "W"), _OP)
     _checks.check_features(parts, "parts", ("M", "P", "C", "kh", "kw"), _OP)
+    signal, parts = _checks.autocast(signal, parts)  # first: under autocast the dtypes may differ
     _checks.check_alike(parts, "parts", signal, "signal", _OP)
     _checks.check_integer(pool, "pool", 1, MAX_POOL, _OP)
     rows, channels, height, width = signal.shape
@@ -150,8 +156,8 @@ def _check(signal: Tensor, parts: Tensor, pool: int, pairs: Tensor | None) -> Te
             raise ValueError(
                 f"{_OP}: without pairs, parts must have as many rows as signal ({rows}), got {part_rows}"
             )
-        return None
-    return _check_pairs(pairs, rows, part_rows, signal.device)
+        return signal, parts, None
+    return signal, parts, _check_pairs(pairs, rows, part_rows, signal.device)
 
 
 def _check_pairs(pairs: Tensor, rows: int, part_rows: int, device: torch.device) -> Tensor:
@@ -165,15 +171,16 @@ def _check_pairs(pairs: Tensor, rows: int, part_rows: int, device: torch.device)
         pairs.device.type == device.type and pairs.device != device
     ):
         raise ValueError(f"{_OP}: pairs must be on the CPU or on {device}, got {pairs.device}")
-    if pairs.device.type == "cpu" and not torch.compiler.is_compiling():
-        bad = (pairs < 0) | (pairs >= torch.tensor([rows, part_rows]))
+    # While tracing there are no values to look at; the CPU operator looks when it runs.
+    if pairs.device.type == "cpu" and not torch.compiler.is_compiling() and not is_fake(pairs):
+        bad = (pairs < 0) | (pairs >= torch.tensor([rows, part_rows], device="cpu"))
         if bad.any():
             pair, side = bad.nonzero()[0].tolist()
             raise ValueError(
                 f"{_OP}: pairs[{pair}, {side}] must be in [0, {(rows, part_rows)[side]}), "
                 f"got {pairs[pair, side].item()}"
             )
-    return pairs.to(device, non_blocking=True).contiguous()
+    return pairs.to(device).contiguous()
 
 
 @_dispatch.registers

@@ -92,6 +92,18 @@ def commit() -> dict[str, Any]:
     return {"commit": head.strip() if head else None, "dirty": bool(status) if status is not None else None}
 
 
+def why_not_kept(build_commit: str | None) -> str | None:
+    """Why a result of this checkout can't be kept, None if it can: what ran must be what is committed."""
+    sources = ("csrc", "reid_ops", "setup.py")
+    if _git("rev-parse", "HEAD") is None:
+        return "this is no git checkout, so the result could not name its commit"
+    if _git("status", "--porcelain", "--", *sources):
+        return "the sources have uncommitted changes"
+    if build_commit is None or _git("diff", "--name-only", build_commit, "HEAD", "--", "csrc") != "":
+        return "the built kernels are not those of this commit: build again"
+    return None
+
+
 @dataclass
 class Window:
     """A stretch of time and what other processes used of it, in cores; None where it can't be told."""

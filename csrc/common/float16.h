@@ -11,8 +11,7 @@ struct BFloat16 {
   std::uint16_t bits;
 };
 
-// IEEE half. Conversions are plain integer arithmetic, so that no instruction set is assumed; the
-// vector code of cpu_vector.h uses the hardware's conversion where there is one.
+// IEEE half. Conversions are plain integer arithmetic, so that no instruction set is assumed.
 struct Float16 {
   std::uint16_t bits;
 };

@@ -11,6 +11,10 @@
 #error "define REID_OPS_KERNEL_FILE first"
 #endif
 
+#if defined(__GNUC__) && !defined(__clang__) && __GNUC__ < 12
+#error "reid_ops needs GCC 12 or newer, or clang 15 or newer (__builtin_shufflevector)"
+#endif
+
 #define REID_OPS_ISA baseline
 #define REID_OPS_VECTOR_BYTES 16
 #if defined(__aarch64__)

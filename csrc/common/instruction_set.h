@@ -7,6 +7,8 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <stdexcept>
+#include <string>
 
 #if (defined(__x86_64__) || defined(_M_X64)) && (defined(__GNUC__) || defined(__clang__))
 #define REID_OPS_X86 1
@@ -20,7 +22,8 @@ inline InstructionSet detect_instruction_set() {
   InstructionSet best = InstructionSet::kBaseline;
 #if defined(REID_OPS_X86)
   __builtin_cpu_init();
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) best = InstructionSet::kAvx2;
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"))
+    best = InstructionSet::kAvx2;
   if (best == InstructionSet::kAvx2 && __builtin_cpu_supports("avx512f") &&
       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
       __builtin_cpu_supports("avx512vl")) {
@@ -32,7 +35,8 @@ inline InstructionSet detect_instruction_set() {
   const auto lower = [best](InstructionSet wanted) { return wanted < best ? wanted : best; };
   if (std::strcmp(wish, "baseline") == 0) return InstructionSet::kBaseline;
   if (std::strcmp(wish, "avx2") == 0) return lower(InstructionSet::kAvx2);
-  return best;
+  if (std::strcmp(wish, "avx512") == 0 || *wish == '\0') return best;
+  throw std::invalid_argument(std::string("REID_OPS_CPU must be baseline, avx2 or avx512, got ") + wish);
 }
 
 inline InstructionSet instruction_set() {

@@ -17,6 +17,18 @@ namespace reid_ops {
 // "Technical Specifications per Compute Capability"); above it, the attribute must be raised.
 constexpr std::size_t kSharedBytesWithoutOptIn = 48 * 1024;
 
+// Lets `kernel` use as much shared memory as the device gives one block. Always the same value, so that
+// threads that launch the same kernel with different sizes cannot take it away from each other.
+inline cudaError_t allow_all_shared_memory(const void* kernel) {
+  int device = 0, most = 0;
+  cudaError_t error = cudaGetDevice(&device);
+  if (error == cudaSuccess) {
+    error = cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  }
+  if (error != cudaSuccess) return error;
+  return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most);
+}
+
 // Launches `kernel` on `stream` and returns the launch's own error, if any.
 // An empty grid is not an error here: there is nothing to do.
 template <typename... Parameters, typename... Arguments>
@@ -24,10 +36,11 @@ cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, std::si
                    cudaStream_t stream, Arguments&&... arguments) {
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return cudaSuccess;
   if (shared_bytes > kSharedBytesWithoutOptIn) {
-    const cudaError_t error =
-        cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                             cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes));
-    if (error != cudaSuccess) return error;
+    const cudaError_t error = allow_all_shared_memory(reinterpret_cast<const void*>(kernel));
+    if (error != cudaSuccess) {
+      cudaGetLastError();
+      return error;
+    }
   }
   cudaLaunchConfig_t config = {};
   config.gridDim = grid;

@@ -11,7 +11,7 @@ namespace {
 
 // Sums of one block's map tile go through shared memory, so that the writes to global memory are
 // whole rows and pooling windows that span threads can be reduced.
-//   staged: [channels][parts][tile_height][tile_width]
+//   staged: [channels][parts][tile_height][staged_stride]
 template <typename T, int kParts, int kRows>
 __device__ __forceinline__ void stage_sums(const T (&sums)[kRows][kParts][kStripForward], const Plan& plan,
                                            const ThreadPlace& thread, T* staged) {
@@ -20,7 +20,7 @@ __device__ __forceinline__ void stage_sums(const T (&sums)[kRows][kParts][kStrip
     const int i = thread.row_group * kRows + row;
 #pragma unroll
     for (int part = 0; part < kParts; ++part) {
-      T* target = staged + ((thread.channel * kParts + part) * plan.tile_height + i) * plan.tile_width;
+      T* target = staged + ((thread.channel * kParts + part) * plan.tile_height + i) * plan.staged_stride;
 #pragma unroll
       for (int s = 0; s < kStripForward; ++s) {
         const int j = thread.strip * kStripForward + s;
@@ -42,13 +42,13 @@ __device__ __forceinline__ void write_map(const T* staged, const Plan& plan, con
   const ThreadRows threads(pooled_columns);
   for (int row = threads.row; row < pooled_rows; row += threads.row_step) {
     for (int column = threads.column; column < pooled_columns; column += threads.column_step) {
-      const T* window = staged + row * pool * plan.tile_width + column * pool;
+      const T* window = staged + row * pool * plan.staged_stride + column * pool;
       T best = window[0];
       int where = 0;
       // The first of equal values wins; NaN wins over everything, as in max_pool2d.
       for (int i = 0; i < pool && row * pool + i < rows; ++i) {
         for (int j = 0; j < pool && column * pool + j < columns; ++j) {
-          const T value = window[i * plan.tile_width + j];
+          const T value = window[i * plan.staged_stride + j];
           if (value > best || value != value) best = value, where = i * pool + j;
         }
       }
@@ -122,7 +122,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtLeast)
       const std::int64_t channel = place.channel + k / kParts, part = first_part + k % kParts;
       const std::int64_t offset =
           ((place.row * problem.parts + part) * problem.channels + channel) * pooled_size;
-      write_map(staged + k * plan.tile_height * plan.tile_width, plan, problem,
+      write_map(staged + k * plan.tile_height * plan.staged_stride, plan, problem,
                 clipped(plan.tile_height, first_row, problem.height),
                 clipped(plan.tile_width, first_column, problem.width), first_row, first_column, rows.valid,
                 call.output, call.argmax, offset);
@@ -140,7 +140,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtLeast) grad_signal_kernel(G
   const Problem& problem = call.problem;
   T* const upstream = shared;                                     // [channels][signal_rows][signal_stride]
   T* const taps = upstream + plan.channels * plan.signal_size();  // [channels][tap_rows][tap_stride]
-  T* const staged = taps + plan.channels * plan.taps_size();      // [channels][tile_height][tile_width]
+  T* const staged = taps + plan.channels * plan.taps_size();      // [channels][tile_height][staged_stride]
   const std::int64_t map_size = problem.height * problem.width;
   const std::int64_t filter_size = problem.kernel_height * problem.kernel_width;
   const std::int64_t pooled_size = problem.pooled_height() * problem.pooled_width();
@@ -194,12 +194,12 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtLeast) grad_signal_kernel(G
     const int columns = clipped(plan.tile_width, first_column, problem.width);
     const ThreadRows threads(columns);
     for (int channel = 0; channel < place.channels; ++channel) {
-      const T* tile = staged + channel * plan.tile_height * plan.tile_width;
+      const T* tile = staged + channel * plan.tile_height * plan.staged_stride;
       const std::int64_t plane = (place.row * problem.channels + place.channel + channel) * map_size;
       for (int row = threads.row; row < rows; row += threads.row_step) {
         for (int column = threads.column; column < columns; column += threads.column_step) {
           store_as<T>(call.grad_signal, plane + (first_row + row) * problem.width + first_column + column,
-                      problem.type, tile[row * plan.tile_width + column]);
+                      problem.type, tile[row * plan.staged_stride + column]);
         }
       }
     }

@@ -82,9 +82,9 @@ struct Upstream {
 
   __device__ __forceinline__ T operator()(std::int64_t i, std::int64_t j) const {
     if (pool == 1) return load_as<T>(grad, offset + i * pooled_width + j, type);
-    const int row = static_cast<int>(i) / pool, column = static_cast<int>(j) / pool;
+    const std::int64_t row = i / pool, column = j / pool;
     const std::int64_t at = offset + row * pooled_width + column;
-    const int here = (static_cast<int>(i) - row * pool) * pool + static_cast<int>(j) - column * pool;
+    const std::int64_t here = (i - row * pool) * pool + j - column * pool;
     return argmax[at] == here ? load_as<T>(grad, at, type) : T(0);
   }
 };
@@ -129,7 +129,9 @@ __device__ inline std::int64_t first_pair_not_below(const Problem& problem, cons
   std::int64_t low = 0, high = problem.pairs;
   while (low < high) {
     const std::int64_t middle = low + (high - low) / 2;
-    if (problem.pair_index[2 * order[middle] + column] < row) {
+    const std::int64_t pair = order[middle];
+    const bool there = pair >= 0 && pair < problem.pairs;  // a stray entry is skipped, not followed
+    if (!there || problem.pair_index[2 * pair + column] < row) {
       low = middle + 1;
     } else {
       high = middle;
@@ -152,6 +154,7 @@ struct PairRows {
 
 __device__ inline PairRows rows_of_pair(const Problem& problem, std::int64_t pair) {
   if (problem.pair_index == nullptr) return {pair, pair, true};
+  if (pair < 0 || pair >= problem.pairs) return {0, 0, false};
   const std::int64_t signal = problem.pair_index[2 * pair], parts = problem.pair_index[2 * pair + 1];
   const bool valid = signal >= 0 && signal < problem.signal_rows && parts >= 0 && parts < problem.part_rows;
   return {signal, parts, valid};

@@ -14,7 +14,9 @@
 // row of signal (kStrip + kw - 1 values, in 16-byte loads) then feeds kStrip * kw * kParts
 // multiply-adds. At the paper's level 2 (10x10 filters, three parts): 5 loads of signal and 9 of taps,
 // which the whole warp shares, for 240 multiply-adds; 29 shared-memory cycles against 60 arithmetic
-// cycles of an SM with 128 lanes, so the arithmetic is the limit.
+// cycles of an SM with 128 lanes, so the arithmetic should be the limit. With two rows a thread
+// (grad_signal), neighbouring threads lie two rows apart and their 16-byte loads meet in pairs of banks:
+// about 46 shared-memory cycles for 40 arithmetic ones.
 #pragma once
 
 #include <algorithm>
@@ -32,8 +34,10 @@ constexpr int kStripParts = 4;     // grad_parts: filters are narrow, 10 columns
 constexpr int kPartsTogether = 3;  // the paper's number of parts
 // Below this, four blocks fit the 164 KB of an A100 SM or the 228 KB of an H100/H200.
 constexpr std::size_t kSharedTarget = 40 * 1024;
-// What one block may take on sm_80, sm_90 and sm_100 (163 KB or more), with room to spare. The widest
-// case, 64x64 filters, takes 63 KB.
+// Where tiles are cut smaller to stay below. Every float32 case does (64x64 filters with a pool of 32 take
+// 96 KB). In float64 a tile that must hold a large pooling window beside large filters, such as 53x61 with
+// a pool of 31, takes up to 117 KB: sm_80, sm_90 and sm_100 have 163 KB or more a block; sm_86, sm_89 and
+// sm_120 have 99 KB, and there the launch returns an error.
 constexpr std::size_t kSharedMost = 96 * 1024;
 
 inline int round_up(std::int64_t value, std::int64_t multiple) {
@@ -51,10 +55,17 @@ inline int bank_stride(std::int64_t columns) {
   return stride % 8 == 0 ? stride + 4 : stride;
 }
 
+// A tile of at most `most` rows (or columns) that holds whole pooling windows. In 64 bits: maps may be long.
+inline int map_tile(std::int64_t size, std::int64_t pool, std::int64_t most) {
+  const std::int64_t whole = (size + pool - 1) / pool * pool;
+  return static_cast<int>(std::min(whole, std::max(pool, most / pool * pool)));
+}
+
 // Everything in elements of the computing type, per block.
 struct Plan {
-  int channels;                     // channels of one block
-  int tile_height, tile_width;      // map tile; tile_width a whole number of strips
+  int channels;                 // channels of one block
+  int tile_height, tile_width;  // map tile: whole pooling windows
+  int staged_stride;            // row stride of finished sums: odd, so that rows fall into different banks
   int output_height, output_width;  // grad_parts: filter tile
   int parts;                        // parts computed together
   int slices;                       // grad_parts: threads that share the sum over the tile's rows
@@ -91,18 +102,19 @@ inline Plan plan_map(const Problem& problem, std::int64_t rows, int parts, int r
   Plan plan = {};
   plan.parts = parts;
   plan.slices = 1;
-  int most_height = 64, most_width = 64;
+  std::int64_t most_height = 64, most_width = 64;
   for (;;) {
     // Tiles hold whole pooling windows; their width is filled up to strips for the threads alone.
-    plan.tile_height = std::min(round_up(problem.height, pool), std::max(pool, most_height / pool * pool));
-    plan.tile_width = std::min(round_up(problem.width, pool), std::max(pool, most_width / pool * pool));
+    plan.tile_height = map_tile(problem.height, pool, most_height);
+    plan.tile_width = map_tile(problem.width, pool, most_width);
+    plan.staged_stride = plan.tile_width | 1;
     plan.strips = static_cast<int>(ceil_divide(plan.tile_width, kStripForward));
     plan.row_groups = static_cast<int>(ceil_divide(plan.tile_height, rows_per_thread));
     plan.signal_rows = plan.row_groups * rows_per_thread + static_cast<int>(problem.kernel_height) - 1;
     plan.signal_stride = bank_stride(plan.strips * kStripForward + round_up(problem.kernel_width, 4));
     plan.tap_rows = static_cast<int>(problem.kernel_height);
     plan.tap_stride = round_up(problem.kernel_width, 4);
-    const std::size_t staged = static_cast<std::size_t>(plan.tile_height) * plan.tile_width * parts;
+    const std::size_t staged = static_cast<std::size_t>(plan.tile_height) * plan.staged_stride * parts;
     const std::size_t per_channel =
         static_cast<std::size_t>(plan.signal_size()) + round_up(staged, 4) + plan.taps_size() * parts;
     const bool fits = plan.units() <= kThreads && per_channel * element_bytes <= kSharedMost;
@@ -113,7 +125,8 @@ inline Plan plan_map(const Problem& problem, std::int64_t rows, int parts, int r
       return plan;
     }
     (most_height > most_width || most_width <= 8 ? most_height : most_width) /= 2;
-    most_height = std::max(most_height, 1), most_width = std::max(most_width, 1);
+    most_height = std::max<std::int64_t>(most_height, 1);
+    most_width = std::max<std::int64_t>(most_width, 1);
   }
 }
 

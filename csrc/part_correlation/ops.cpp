@@ -8,13 +8,18 @@ namespace {
 using OptionalTensor = std::optional<Tensor>;
 constexpr const char* kOp = "part_correlation";
 
+void check_device(const Tensor& tensor, const Tensor& like, const char* name) {
+  STD_TORCH_CHECK(tensor.is_cuda() == like.is_cuda() && tensor.get_device_index() == like.get_device_index(),
+                  kOp, ": ", name, " must be on the features' device");
+}
+
 const std::int64_t* checked_index(const OptionalTensor& index, const Tensor& like, const char* name,
                                   std::int64_t dimensions) {
   if (!index.has_value()) return nullptr;
   STD_TORCH_CHECK(index->scalar_type() == ScalarType::Long, kOp, ": ", name, " must be int64");
   STD_TORCH_CHECK(index->dim() == dimensions && index->is_contiguous(), kOp, ": ", name,
                   " must be contiguous with ", dimensions, " dimensions, got shape ", shape_of(*index));
-  STD_TORCH_CHECK(index->is_cuda() == like.is_cuda(), kOp, ": ", name, " must be on the features' device");
+  check_device(*index, like, name);
   // Torch gives an empty tensor no memory; nullptr here would mean "none given".
   static const std::int64_t nothing = 0;
   return index->numel() == 0 ? &nothing : index->const_data_ptr<std::int64_t>();
@@ -84,8 +89,32 @@ const std::int16_t* checked_argmax(const OptionalTensor& argmax, const Tensor& g
   if (pool == 1) return nullptr;
   STD_TORCH_CHECK(argmax.has_value() && argmax->scalar_type() == ScalarType::Short &&
                       argmax->is_contiguous() && argmax->numel() == grad_output.numel(),
-                  kOp, ": argmax must be the int16 tensor the forward returned");
+                  kOp, ": argmax must be the int16 tensor that the forward returns when with_argmax is true");
+  check_device(*argmax, grad_output, "argmax");
   return argmax->const_data_ptr<std::int16_t>();
+}
+
+// The pairs by row (`side` 0: signal, 1: parts), as the gradients' bisection needs them. On the host they
+// are looked at; on a device the kernels skip what is out of range.
+const std::int64_t* checked_order(const OptionalTensor& order, const Problem& problem, const Tensor& like,
+                                  [[maybe_unused]] int side) {
+  STD_TORCH_CHECK(order.has_value() == (problem.pair_index != nullptr), kOp,
+                  ": order comes with pairs and only with them");
+  STD_TORCH_CHECK(!order.has_value() || order->numel() == problem.pairs, kOp,
+                  ": order must have one element a pair");
+  const std::int64_t* index = checked_index(order, like, "order", 1);
+#if !defined(REID_OPS_EMULATION)
+  std::int64_t previous = 0;
+  for (std::int64_t k = 0; index != nullptr && !like.is_cuda() && k < problem.pairs; ++k) {
+    STD_TORCH_CHECK(index[k] >= 0 && index[k] < problem.pairs, kOp, ": order[", k, "] must be in [0, ",
+                    problem.pairs, "), got ", index[k]);
+    const std::int64_t row = problem.pair_index[2 * index[k] + side];
+    STD_TORCH_CHECK(row >= previous, kOp, ": order must sort the pairs by row, but pair ", index[k],
+                    " comes too late");
+    previous = row;
+  }
+#endif
+  return index;
 }
 
 void check_grad_output(const Tensor& grad_output, const Problem& problem) {
@@ -151,15 +180,12 @@ Tensor grad_signal(const Tensor& grad_output_in, const OptionalTensor& argmax, c
       pairs, parts, pool);
   check_grad_output(grad_output, call.problem);
   set_parts(call.problem, parts);
-  STD_TORCH_CHECK(order.has_value() == pairs.has_value(), kOp, ": order comes with pairs and only with them");
-  STD_TORCH_CHECK(!order.has_value() || order->numel() == call.problem.pairs, kOp,
-                  ": order must have one element a pair");
 
   Tensor result = allocate(parts, {signal_rows, parts.size(2), height, width}, parts.scalar_type(), kOp);
   call.grad_output = grad_output.const_data_ptr();
   call.argmax = checked_argmax(argmax, grad_output, pool);
   call.parts = parts.const_data_ptr();
-  call.order = checked_index(order, parts, "order", 1);
+  call.order = checked_order(order, call.problem, parts, 0);
   call.grad_signal = result.mutable_data_ptr();
   if (result.numel() > 0) run(call, parts);
   return result;
@@ -183,16 +209,13 @@ Tensor grad_parts(const Tensor& grad_output_in, const OptionalTensor& argmax, co
                               pairs, signal, pool);
   check_grad_output(grad_output, call.problem);
   set_signal(call.problem, signal);
-  STD_TORCH_CHECK(order.has_value() == pairs.has_value(), kOp, ": order comes with pairs and only with them");
-  STD_TORCH_CHECK(!order.has_value() || order->numel() == call.problem.pairs, kOp,
-                  ": order must have one element a pair");
 
   Tensor result = allocate(signal, {part_rows, parts, signal.size(1), kernel_height, kernel_width},
                            signal.scalar_type(), kOp);
   call.grad_output = grad_output.const_data_ptr();
   call.argmax = checked_argmax(argmax, grad_output, pool);
   call.signal = signal.const_data_ptr();
-  call.order = checked_index(order, signal, "order", 1);
+  call.order = checked_order(order, call.problem, signal, 1);
   call.grad_parts = result.mutable_data_ptr();
   if (result.numel() > 0) run(call, signal);
   return result;

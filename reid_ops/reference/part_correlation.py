@@ -16,8 +16,8 @@ def part_correlation(signal: Tensor, parts: Tensor, *, pool: int = 1, pairs: Ten
     for pair ``b = (n, m)``, with zero "same" padding: ``top = (kh-1)//2`` rows before and the rest
     after, likewise for columns. No kernel flip. ``pool`` is a ceil-mode max-pool of the result.
 
-    Shapes, ranges and errors are those of :func:`reid_ops.part_correlation`; this one works on any
-    device and dtype, and autograd differentiates it.
+    Shapes and ranges are those of :func:`reid_ops.part_correlation`; this one works on any device and
+    dtype, and autograd differentiates it. It is the formula alone and checks nothing.
     """
     if pairs is not None:
         signal, parts = signal[pairs[:, 0]], parts[pairs[:, 1]]
