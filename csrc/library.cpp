@@ -17,6 +17,16 @@ STABLE_TORCH_LIBRARY(REID_OPS_LIBRARY, library) {
   library.def(
       "part_correlation_grad_parts(Tensor grad_output, Tensor? argmax, Tensor signal, Tensor? pairs,"
       " Tensor? order, int part_rows, int kernel_height, int kernel_width, int pool) -> Tensor");
+
+  // (images [N,C,H,W], the seed as an int or as a one-element int64 tensor that the kernel reads, the
+  //  number of the first image, the rule's integers, the fills' values, mask wanted)
+  //   -> [images erased,] mask [N,H,W] bool or empty, attempts [N] int32: 0 not drawn, -1 none fitted
+  library.def(
+      "polygon_erase(Tensor images, Tensor? seed_tensor, SymInt seed, SymInt first_index, int[] rule,"
+      " float[] values, bool with_mask) -> (Tensor, Tensor, Tensor)");
+  library.def(
+      "polygon_erase_(Tensor(a!) images, Tensor? seed_tensor, SymInt seed, SymInt first_index, int[] rule,"
+      " float[] values, bool with_mask) -> (Tensor, Tensor)");
 }
 
 #if !defined(REID_OPS_EMULATION)
@@ -24,8 +34,8 @@ STABLE_TORCH_LIBRARY(REID_OPS_LIBRARY, library) {
 
 // `import reid_ops._C` only loads the library, which registers the operators above.
 extern "C" PyMODINIT_FUNC PyInit__C(void) {
-  static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_C", nullptr, -1, nullptr, nullptr,
-                                      nullptr,               nullptr, nullptr};
+  static struct PyModuleDef module = {
+      PyModuleDef_HEAD_INIT, "_C", nullptr, -1, nullptr, nullptr, nullptr, nullptr, nullptr};
   return PyModule_Create(&module);
 }
 #endif

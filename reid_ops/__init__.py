@@ -8,14 +8,20 @@ from . import reference
 from ._extension import build_info, is_available
 from ._version import __version__
 from .part_correlation import CSNSimilarity, PartCorrelation, csn_similarity, part_correlation
+from .polygon_erasing import RandomErasing, RandomPolygonErasing, occlude, polygon_erase, random_erase
 
 __all__ = [
     "CSNSimilarity",
     "PartCorrelation",
+    "RandomErasing",
+    "RandomPolygonErasing",
     "__version__",
     "build_info",
     "csn_similarity",
     "is_available",
+    "occlude",
     "part_correlation",
+    "polygon_erase",
+    "random_erase",
     "reference",
 ]

@@ -5,5 +5,6 @@ on them.
 """
 
 from .part_correlation import csn_similarity, part_correlation
+from .polygon_erasing import polygon_erase, random_erase
 
-__all__ = ["csn_similarity", "part_correlation"]
+__all__ = ["csn_similarity", "part_correlation", "polygon_erase", "random_erase"]
