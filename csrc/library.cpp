@@ -27,6 +27,14 @@ STABLE_TORCH_LIBRARY(REID_OPS_LIBRARY, library) {
   library.def(
       "polygon_erase_(Tensor(a!) images, Tensor? seed_tensor, SymInt seed, SymInt first_index, int[] rule,"
       " float[] values, bool with_mask) -> (Tensor, Tensor)");
+
+  // (images uint8 [N,C,H,W] of any strides, the valid size of each image [N,2] int64 or None, seed and
+  //  first image as above, size of the crop, padding, flip's threshold, mean and std of each channel, and
+  //  for rectangles and for polygons the rule's integers, or none, and the constants) -> [N,C,h,w]
+  library.def(
+      "augment(Tensor images, Tensor? sizes, Tensor? seed_tensor, SymInt seed, SymInt first_index, int height,"
+      " int width, int pad, int flip, float[] mean, float[] std, int[] rectangle, float[] rectangle_values,"
+      " int[] polygon, float[] polygon_values, ScalarType dtype) -> Tensor");
 }
 
 #if !defined(REID_OPS_EMULATION)
@@ -34,8 +42,8 @@ STABLE_TORCH_LIBRARY(REID_OPS_LIBRARY, library) {
 
 // `import reid_ops._C` only loads the library, which registers the operators above.
 extern "C" PyMODINIT_FUNC PyInit__C(void) {
-  static struct PyModuleDef module = {
-      PyModuleDef_HEAD_INIT, "_C", nullptr, -1, nullptr, nullptr, nullptr, nullptr, nullptr};
+  static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_C", nullptr, -1, nullptr, nullptr,
+                                      nullptr,               nullptr, nullptr};
   return PyModule_Create(&module);
 }
 #endif

@@ -18,7 +18,7 @@ from . import _checks
 
 MIN_POINTS, MAX_POINTS = 3, 256
 MAX_ATTEMPTS = 1_000_000
-LEAST_ASPECT = 1 / 256
+ASPECTS = (1 / 256, 256.0)  # height over width, least and greatest
 MAX_CONSTANTS = 16  # csrc/polygon_erasing/rule.h: kMaxConstants
 
 SHAPES = {"hull": 0, "star": 1, "rectangle": 2}
@@ -66,12 +66,12 @@ class Rule:
         max_attempts: int,
     ) -> Rule:
         """A rule from raw arguments; TypeError or ValueError if one is wrong."""
-        _check_number(p, "p", 0.0, 1.0, op)
+        check_number(p, "p", 0.0, 1.0, op)
         area = _checked_range(area, "area", 0.0, 1.0, op)
         if not isinstance(aspect, Sequence):
-            _check_number(aspect, "aspect", LEAST_ASPECT, 1.0, op)
+            check_number(aspect, "aspect", ASPECTS[0], 1.0, op)
             aspect = (float(aspect), 1.0 / aspect)
-        aspect = _checked_range(aspect, "aspect", LEAST_ASPECT, 1 / LEAST_ASPECT, op)
+        aspect = _checked_range(aspect, "aspect", *ASPECTS, op)
         _checks.check_integer(points, "points", MIN_POINTS, MAX_POINTS, op)
         _checks.check_integer(max_attempts, "max_attempts", 1, MAX_ATTEMPTS, op)
         for value, argument, known in (
@@ -122,7 +122,7 @@ class Rule:
         values = [low + share * (high - low) for share in self.constants(channels, op)]
         if dtype == torch.uint8:
             for value in values:
-                _check_number(value, "mean times 255", 0.0, 255.0, op)
+                check_number(value, "mean times 255", 0.0, 255.0, op)
         return values
 
 
@@ -180,7 +180,8 @@ def check_images(images: Tensor, op: str) -> None:
         raise ValueError(f"{op}: images must have C, H, W >= 1, got {tuple(images.shape)}")
 
 
-def _check_number(value: float, argument: str, least: float, most: float, op: str) -> None:
+def check_number(value: float, argument: str, least: float, most: float, op: str) -> None:
+    """A number (no bool) in ``[least, most]``."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{op}: {argument} must be a number, got {type(value).__name__}")
     if not least <= value <= most:  # also false for NaN
@@ -191,7 +192,7 @@ def _checked_range(values: Sequence[float], argument: str, least: float, most: f
     if not isinstance(values, Sequence) or len(values) != 2:
         raise TypeError(f"{op}: {argument} must be a pair (least, greatest), got {values!r}")
     for value in values:
-        _check_number(value, argument, least, most, op)
+        check_number(value, argument, least, most, op)
         if not math.isfinite(value):
             raise ValueError(f"{op}: {argument} must be finite, got {value}")
     if values[0] > values[1]:
@@ -206,5 +207,5 @@ def _checked_mean(mean: float | Sequence[float] | None, op: str) -> tuple[float,
     if not values:
         raise ValueError(f"{op}: mean must hold at least one value, got {mean!r}")
     for value in values:
-        _check_number(value, "mean", -1e30, 1e30, op)
+        check_number(value, "mean", -1e30, 1e30, op)
     return tuple(float(value) for value in values)

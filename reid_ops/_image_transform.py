@@ -1,4 +1,4 @@
-"""What makes an erasing module a drop-in torchvision ``transforms.v2`` transform, without needing torchvision.
+"""What makes an erasing module a torchvision ``transforms.v2`` transform, without needing torchvision.
 
 torchvision is imported only where an input comes from it or from PIL.
 """

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from . import _dispatch, _erasing_rule
-from ._erasing_rule import PUBLISHED_MEAN, Rule
-from ._image_transform import ImageTransform
+from ._erasing_rule import Rule
 
-__all__ = ["RandomErasing", "RandomPolygonErasing", "occlude", "polygon_erase", "random_erase"]
+__all__ = ["occlude", "polygon_erase", "random_erase"]
 
 Erased = Tensor | tuple[Tensor, ...]
 
@@ -104,10 +104,10 @@ def polygon_erase(
     """
     op = "polygon_erase"
     rule = Rule.checked(
-        op, p=p, area=area, aspect=aspect, points=points, shape=_polygon(shape, op),
-        placement=_sampling(sampling, op), fill=fill, mean=mean, max_attempts=max_attempts,
+        op, p=p, area=area, aspect=aspect, points=points, shape=check_polygon(shape, op),
+        placement=check_sampling(sampling, op), fill=fill, mean=mean, max_attempts=max_attempts,
     )  # fmt: skip
-    return _erase(
+    return erase_by_rule(
         op, images, rule, value_range, seed, generator, inplace, return_mask, first_index, return_attempts
     )
 
@@ -139,9 +139,20 @@ def random_erase(
         anchor: ``"corner"``: the top-left corner is uniform where the rectangle fits, as in common
             code; ``"center"``: the rectangle lies around a uniform pixel and is cut off at the image's
             edges (paper 002, section III-F).
-        images, p, area, aspect, fill, mean, seed, generator, inplace, return_mask, first_index,
-            value_range, max_attempts, return_attempts: as in :func:`polygon_erase`. One seed serves
-            both: rectangles and polygons are drawn independently.
+        images: as in :func:`polygon_erase`, and so for all that follows.
+        p: probability.
+        area: least and greatest share of the image.
+        aspect: least height / width, or least and greatest.
+        fill: ``"random"``, ``"channel"``, ``"pixel"`` or ``"mean"``.
+        mean: for ``fill="mean"``.
+        seed: one seed serves both ops: rectangles and polygons are drawn independently.
+        generator: of a seed that is not given.
+        inplace: change ``images`` itself.
+        return_mask: also return which pixels were erased.
+        first_index: number of the first image.
+        value_range: least and greatest fill.
+        max_attempts: boxes tried.
+        return_attempts: also return how many boxes each image took.
 
     Returns, Raises:
         As :func:`polygon_erase`.
@@ -151,13 +162,12 @@ def random_erase(
         >>> both = reid_ops.polygon_erase(reid_ops.random_erase(images, seed=1), seed=1)  # RE + RPE
     """
     op = "random_erase"
-    if anchor not in ("corner", "center"):
-        raise ValueError(f'{op}: anchor must be "corner" or "center", got {anchor!r}')
+    check_anchor(anchor, op)
     rule = Rule.checked(
         op, p=p, area=area, aspect=aspect, points=_erasing_rule.MIN_POINTS, shape="rectangle",
         placement=anchor, fill=fill, mean=mean, max_attempts=max_attempts,
     )  # fmt: skip
-    return _erase(
+    return erase_by_rule(
         op, images, rule, value_range, seed, generator, inplace, return_mask, first_index, return_attempts
     )
 
@@ -175,7 +185,7 @@ def occlude(
     first_index: int = 0,
     value_range: Sequence[float] | None = None,
 ) -> Tensor:
-    """An occluded test set: every image loses a region whose box has exactly the share ``level`` (paper 004, Fig. 5).
+    """An occluded test set: every image loses a region whose box has the share ``level`` (paper 004, Fig. 5).
 
     Args:
         images: as in :func:`polygon_erase`; not changed.
@@ -184,8 +194,11 @@ def occlude(
         kind: ``"rectangle"`` (RE), ``"polygon"`` (RPE) or ``"both"``, one after the other.
         aspect: least height / width of the box, as far as a box of this level fits at all; beyond
             that, the shapes that fit.
-        points, fill, mean, first_index, value_range: as in :func:`polygon_erase`. Give a later batch
-            the number of its first image as ``first_index``.
+        points: as in :func:`polygon_erase`, and so for all that follows.
+        fill: ``"random"``, ``"channel"``, ``"pixel"`` or ``"mean"``.
+        mean: for ``fill="mean"``.
+        first_index: number of the first image; count on from batch to batch.
+        value_range: least and greatest fill.
         seed: the test set's own; the same seed gives the same test set everywhere.
 
     Returns:
@@ -203,11 +216,10 @@ def occlude(
     kinds = {"rectangle": ("rectangle",), "polygon": ("hull",), "both": ("rectangle", "hull")}
     if kind not in kinds:
         raise ValueError(f'{op}: kind must be "rectangle", "polygon" or "both", got {kind!r}')
-    arguments = {
-        "p": 1.0, "area": (level, level), "points": points, "placement": "continuous", "fill": fill,
-        "mean": mean, "max_attempts": 10_000,
-    }  # fmt: skip
-    rule = Rule.checked(op, aspect=aspect, shape="hull", **arguments)
+    rule = Rule.checked(
+        op, p=1.0, area=(level, level), aspect=aspect, points=points, shape="hull", placement="continuous",
+        fill=fill, mean=mean, max_attempts=10_000,
+    )  # fmt: skip
     if level == 0:
         return images.clone()
     # W_e = sqrt(level W H / r) <= W and H_e = sqrt(level W H r) <= H, solved for r.
@@ -215,148 +227,30 @@ def occlude(
     narrowest, widest = level * height / width, height / (width * level)
     least, greatest = max(rule.aspect[0], narrowest), min(rule.aspect[1], widest)
     fitting = (least, greatest) if least <= greatest else (narrowest, widest)
+    for value in fitting:
+        _erasing_rule.check_number(value, "aspect that fits the images", *_erasing_rule.ASPECTS, op)
     for shape in kinds[kind]:
-        rule = Rule.checked(op, aspect=fitting, shape=shape, **arguments)
-        images, _, _ = _run(op, images, rule, value_range, seed, None, first_index, False)
+        fitted = replace(rule, aspect=fitting, shape=shape)
+        images, _, _ = _run(op, images, fitted, value_range, seed, None, first_index, False)
     return images
 
 
-class _Erasing(ImageTransform):
-    """What the two modules share: a checked rule, a value range, and where seeds come from."""
-
-    def __init__(
-        self,
-        rule: Rule,
-        value_range: Sequence[float] | None,
-        seed: int | None,
-        generator: torch.Generator | None,
-        inplace: bool,
-    ) -> None:
-        super().__init__()
-        name = type(self).__name__
-        _erasing_rule.checked_value_range(value_range, torch.float32, name)
-        if seed is not None:
-            _erasing_rule.checked_seed(seed, generator, torch.device("cpu"), name)
-        self.rule = rule
-        self.value_range = value_range
-        self.seed = seed
-        self.generator = generator
-        self.inplace = inplace
-        self.first_index = 0
-
-    def begin(self, image: Any) -> tuple[int | Tensor, int]:
-        """The sample's seed and its first image's number."""
-        is_tensor = isinstance(image, Tensor)
-        device = image.device if is_tensor else torch.device("cpu")
-        value, tensor = _erasing_rule.checked_seed(self.seed, self.generator, device, type(self).__name__)
-        first_index = self.first_index
-        if self.seed is not None:
-            self.first_index += image.shape[:-3].numel() if is_tensor else 1
-        return (value if tensor is None else tensor), first_index
-
-    def transform(self, images: Tensor, draw: tuple[int | Tensor, int]) -> Tensor:
-        """One batch ``(N, C, H, W)``, erased."""
-        seed, first_index = draw
-        return _erase(
-            type(self).__name__, images, self.rule, self.value_range, seed, None, self.inplace, False,
-            first_index, False,
-        )  # type: ignore[return-value]  # fmt: skip
-
-    def extra_repr(self) -> str:
-        rule = self.rule
-        polygon = rule.shape != "rectangle"
-        kind = f"points={rule.points}, shape={rule.shape!r}" if polygon else f"anchor={rule.placement!r}"
-        return f"p={rule.p}, area={rule.area}, aspect={rule.aspect}, fill={rule.fill!r}, {kind}"
-
-
-class RandomPolygonErasing(_Erasing):
-    """:func:`polygon_erase` as a module and as a torchvision ``transforms.v2`` transform.
-
-    Takes a batch on any device, a single image ``(C, H, W)`` in a DataLoader worker, tv_tensors and PIL
-    images (these two need torchvision), alone or inside a sample; labels, boxes and masks pass through.
-
-    Arguments as in :func:`polygon_erase`. ``seed=None`` draws a new seed at every call from ``generator``
-    or torch's own (which differs between DataLoader workers). An int numbers the images that the module
-    sees from 0 on, in ``first_index``; setting that back to 0 starts over.
-
-    Example:
-        >>> transform = reid_ops.RandomPolygonErasing(p=0.5, points=20)
-        >>> image, label = transform(torch.rand(3, 384, 128), 7)
-    """
-
-    def __init__(
-        self,
-        p: float = 0.5,
-        area: Sequence[float] = (0.02, 0.45),
-        aspect: float | Sequence[float] = 0.35,
-        points: int = 20,
-        fill: str = "random",
-        shape: str = "hull",
-        mean: float | Sequence[float] | None = None,
-        *,
-        seed: int | None = None,
-        generator: torch.Generator | None = None,
-        inplace: bool = False,
-        sampling: str = "continuous",
-        value_range: Sequence[float] | None = None,
-        max_attempts: int = 100,
-    ) -> None:
-        name = "RandomPolygonErasing"
-        rule = Rule.checked(
-            name, p=p, area=area, aspect=aspect, points=points, shape=_polygon(shape, name),
-            placement=_sampling(sampling, name), fill=fill, mean=mean, max_attempts=max_attempts,
-        )  # fmt: skip
-        super().__init__(rule, value_range, seed, generator, inplace)
-
-    @classmethod
-    def published_code(cls, **changes: Any) -> RandomPolygonErasing:
-        """What the authors' published code does, where it differs from the paper.
-
-        Box and points in whole pixels, the box's centre as first point, and a constant fill
-        (.4914, .4822, .4465). The code fills the union of triangles over the points, which is their
-        hull; its outlines reach up to a pixel further.
-        """
-        return cls(**{"fill": "mean", "mean": PUBLISHED_MEAN, "sampling": "published_code", **changes})
-
-
-class RandomErasing(_Erasing):
-    """:func:`random_erase` as a module and a ``transforms.v2`` transform; see :class:`RandomPolygonErasing`."""
-
-    def __init__(
-        self,
-        p: float = 0.5,
-        area: Sequence[float] = (0.02, 0.4),
-        aspect: float | Sequence[float] = 0.3,
-        fill: str = "random",
-        anchor: str = "corner",
-        mean: float | Sequence[float] | None = None,
-        *,
-        seed: int | None = None,
-        generator: torch.Generator | None = None,
-        inplace: bool = False,
-        value_range: Sequence[float] | None = None,
-        max_attempts: int = 100,
-    ) -> None:
-        name = "RandomErasing"
-        if anchor not in ("corner", "center"):
-            raise ValueError(f'{name}: anchor must be "corner" or "center", got {anchor!r}')
-        rule = Rule.checked(
-            name, p=p, area=area, aspect=aspect, points=_erasing_rule.MIN_POINTS, shape="rectangle",
-            placement=anchor, fill=fill, mean=mean, max_attempts=max_attempts,
-        )  # fmt: skip
-        super().__init__(rule, value_range, seed, generator, inplace)
-
-
-def _polygon(shape: str, op: str) -> str:
+def check_polygon(shape: str, op: str) -> str:
     if shape not in ("hull", "star"):
         raise ValueError(f'{op}: shape must be "hull" or "star", got {shape!r}')
     return shape
 
 
-def _sampling(sampling: str, op: str) -> str:
+def check_sampling(sampling: str, op: str) -> str:
     if sampling not in ("continuous", "published_code"):
         raise ValueError(f'{op}: sampling must be "continuous" or "published_code", got {sampling!r}')
     return sampling
+
+
+def check_anchor(anchor: str, op: str) -> None:
+    """One of the two placements of random erasing."""
+    if anchor not in ("corner", "center"):
+        raise ValueError(f'{op}: anchor must be "corner" or "center", got {anchor!r}')
 
 
 def _run(
@@ -390,7 +284,7 @@ def _run(
     return images, mask, attempts
 
 
-def _erase(
+def erase_by_rule(
     op: str,
     images: Tensor,
     rule: Rule,

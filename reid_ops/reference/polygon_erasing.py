@@ -251,7 +251,7 @@ def random_erase(
     value_range: Sequence[float] | None = None,
     max_attempts: int = 100,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Random erasing of rectangles: ``(images, mask, attempts)``; arguments as in :func:`reid_ops.random_erase`."""
+    """Random erasing: ``(images, mask, attempts)``; arguments as in :func:`reid_ops.random_erase`."""
     op = "random_erase"
     rule = Rule.checked(
         op, p=p, area=area, aspect=aspect, points=_erasing_rule.MIN_POINTS, shape="rectangle",
