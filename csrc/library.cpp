@@ -32,7 +32,8 @@ STABLE_TORCH_LIBRARY(REID_OPS_LIBRARY, library) {
   //  first image as above, size of the crop, padding, flip's threshold, mean and std of each channel, and
   //  for rectangles and for polygons the rule's integers, or none, and the constants) -> [N,C,h,w]
   library.def(
-      "augment(Tensor images, Tensor? sizes, Tensor? seed_tensor, SymInt seed, SymInt first_index, int height,"
+      "augment(Tensor images, Tensor? sizes, Tensor? seed_tensor, SymInt seed, SymInt first_index, int "
+      "height,"
       " int width, int pad, int flip, float[] mean, float[] std, int[] rectangle, float[] rectangle_values,"
       " int[] polygon, float[] polygon_values, ScalarType dtype) -> Tensor");
 }

@@ -80,14 +80,13 @@ void augment_images(const Augment& call, std::int64_t begin, std::int64_t end) {
   T* const table = scratch.take<T>(256 * call.channels);
   T* const values = scratch.take<T>(call.channels);
   T* const constants[2] = {scratch.take<T>(call.channels), scratch.take<T>(call.channels)};
-  const Erasing* const erasings[2] = {&call.rectangle, &call.polygon};
   for (std::int64_t channel = 0; channel < call.channels; ++channel) {
     const float mean = call.mean[channel], std = call.std[channel];
     for (int level = 0; level < 256; ++level) {
       table[channel * 256 + level] = element_of<T>(normalized_level(level, mean, std));
     }
     for (int k = 0; k < 2; ++k) {
-      const FillValues& fill = erasings[k]->values;
+      const FillValues& fill = call.erasings[k].values;
       const double share = fill.constants[fill.constant_count == 1 ? 0 : channel];
       constants[k][channel] = element_of<T>(normalized_share(share, mean, std));
     }
@@ -97,7 +96,7 @@ void augment_images(const Augment& call, std::int64_t begin, std::int64_t end) {
     T* const output = static_cast<T*>(call.output) + n * call.channels * call.height * call.width;
     copy_image(call, draw_geometry(call, seed, n), n, table, output);
     for (int k = 0; k < 2; ++k) {
-      erase_image(call, *erasings[k], seed, n, table, constants[k], values, region, output);
+      erase_image(call, call.erasings[k], seed, n, table, constants[k], values, region, output);
     }
   }
 }

@@ -18,6 +18,7 @@ using polygon_erasing::Span;
 
 constexpr int kThreads = 128;
 constexpr int kWarps = kThreads / kWarp;
+constexpr int kBlocksAtLeast = 6;  // 72 registers, no spills from sm_80 to sm_100
 constexpr int kStripRows = 32;
 constexpr int kTogether = 4;  // consecutive elements that a thread writes at once
 
@@ -28,11 +29,11 @@ struct alignas(sizeof(T) * kTogether) Four {
 
 // Row y of the output, all channels, by one warp.
 template <typename T>
-__device__ __forceinline__ void copy_row(const Augment& call, const Geometry& geometry, std::int64_t n,
-                                         std::int64_t y, const T* table, T* output) {
+__device__ __forceinline__ void copy_row(const Augment& call, const Geometry& geometry, std::int64_t n, int y,
+                                         const T* table, T* output) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const int width = static_cast<int>(call.width);
-  const std::int64_t row = y + geometry.top;
+  const int row = y + geometry.top;
   const bool row_inside = row >= 0 && row < geometry.height;
   const bool in_fours = width % kTogether == 0;  // then every row starts aligned
   for (int channel = 0; channel < static_cast<int>(call.channels); ++channel) {
@@ -44,7 +45,7 @@ __device__ __forceinline__ void copy_row(const Augment& call, const Geometry& ge
       Four<T> four;
 #pragma unroll
       for (int k = 0; k < kTogether; ++k) {
-        std::int64_t column = x + k + geometry.left;
+        int column = x + k + geometry.left;
         const bool inside = row_inside && column >= 0 && column < geometry.width;
         if (geometry.flip) column = geometry.width - 1 - column;
         four.element[k] = levels[inside ? source[column * call.stride[3]] : 0];
@@ -91,7 +92,8 @@ __device__ __forceinline__ void erase_strip(const Augment& call, const Erasing& 
 }
 
 template <typename T>
-__global__ void __launch_bounds__(kThreads) augment_kernel(Augment call, std::int64_t strips) {
+__global__ void __launch_bounds__(kThreads, kBlocksAtLeast)
+    augment_kernel(Augment call, std::int64_t strips) {
   __shared__ CudaPolygon polygon;
   REID_OPS_DYNAMIC_SHARED(T, table);  // [channels][256]
   for (int k = static_cast<int>(threadIdx.x); k < 256 * static_cast<int>(call.channels); k += kThreads) {
@@ -106,10 +108,12 @@ __global__ void __launch_bounds__(kThreads) augment_kernel(Augment call, std::in
     const Geometry geometry = draw_geometry(call, seed, n);
     const std::int64_t end = first + kStripRows < call.height ? first + kStripRows : call.height;
     for (std::int64_t y = first + threadIdx.x / kWarp; y < end; y += kWarps) {
-      copy_row(call, geometry, n, y, table, output);
+      copy_row(call, geometry, n, static_cast<int>(y), table, output);
     }
-    erase_strip(call, call.rectangle, seed, n, first, table, polygon, output);
-    erase_strip(call, call.polygon, seed, n, first, table, polygon, output);
+#pragma unroll 1  // one copy of the code: fewer registers
+    for (int k = 0; k < 2; ++k) {
+      erase_strip(call, call.erasings[k], seed, n, first, table, polygon, output);
+    }
     __syncthreads();  // the next strip of this loop is drawn into the same shared memory
   }
 }

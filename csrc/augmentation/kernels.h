@@ -40,14 +40,14 @@ struct Augment {
   std::int64_t flip;  // flipped when a word is below it: probability * 2^32
   float mean[kMaxChannels], std[kMaxChannels];
   Seed seed;
-  Erasing rectangle, polygon;
+  Erasing erasings[2];  // the rectangle, then the polygon
 };
 
 // How one image's output maps to its source: row y comes from row y + top of the image, column x from
 // column x + left of the image (flipped first); what lies outside height x width is black.
 struct Geometry {
-  std::int64_t height, width;
-  std::int64_t top, left;
+  int height, width;
+  int top, left;
   bool flip;
 };
 
@@ -56,18 +56,17 @@ struct Geometry {
 REID_OPS_HOST_DEVICE inline Geometry draw_geometry(const Augment& call, std::uint64_t seed, std::int64_t n) {
   const Draws draws = {seed, call.seed.first_image + static_cast<std::uint64_t>(n), 0};
   const PhiloxWords words = draws.words(Purpose::kGeometry, 0);
-  Geometry geometry = {call.image_height, call.image_width, 0, 0, false};
+  std::int64_t height = call.image_height, width = call.image_width;
   if (call.sizes != nullptr) {  // whatever it says, nothing outside the tensor is read
-    const std::int64_t height = call.sizes[2 * n], width = call.sizes[2 * n + 1];
-    if (height < geometry.height) geometry.height = height > 0 ? height : 0;
-    if (width < geometry.width) geometry.width = width > 0 ? width : 0;
+    const std::int64_t valid_height = call.sizes[2 * n], valid_width = call.sizes[2 * n + 1];
+    if (valid_height < height) height = valid_height > 0 ? valid_height : 0;
+    if (valid_width < width) width = valid_width > 0 ? valid_width : 0;
   }
-  const std::int64_t down = geometry.height + 2 * call.pad - call.height;
-  const std::int64_t across = geometry.width + 2 * call.pad - call.width;
-  geometry.flip = words.word[0] < static_cast<std::uint64_t>(call.flip);
-  geometry.left = (across > 0 ? scale_word(words.word[1], across + 1) : 0) - call.pad;
-  geometry.top = (down > 0 ? scale_word(words.word[2], down + 1) : 0) - call.pad;
-  return geometry;
+  const std::int64_t down = height + 2 * call.pad - call.height, across = width + 2 * call.pad - call.width;
+  const std::int64_t left = (across > 0 ? scale_word(words.word[1], across + 1) : 0) - call.pad;
+  const std::int64_t top = (down > 0 ? scale_word(words.word[2], down + 1) : 0) - call.pad;
+  return {static_cast<int>(height), static_cast<int>(width), static_cast<int>(top), static_cast<int>(left),
+          words.word[0] < static_cast<std::uint64_t>(call.flip)};
 }
 
 // The product rounded once: never the first half of a fused multiply-add.

@@ -72,8 +72,8 @@ Tensor augment(const Tensor& images, const std::optional<Tensor>& sizes,
   }
   call.type = checked_type(dtype);
   call.seed = polygon_erasing::checked_seed(seed, seed_tensor, first_index, images, kOp);
-  call.rectangle = checked_erasing(rectangle, rectangle_values, call.channels, true);
-  call.polygon = checked_erasing(polygon, polygon_values, call.channels, false);
+  call.erasings[0] = checked_erasing(rectangle, rectangle_values, call.channels, true);
+  call.erasings[1] = checked_erasing(polygon, polygon_values, call.channels, false);
 
   Tensor output = torch::stable::new_empty(images, {call.count, call.channels, height, width}, dtype);
   call.images = images.const_data_ptr<std::uint8_t>();
