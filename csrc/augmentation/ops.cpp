@@ -1,5 +1,6 @@
 // augmentation: checks, allocation and dispatch. The op's only torch-aware file.
 #include "augmentation/kernels.h"
+#include "common/huge_pages.h"
 #include "polygon_erasing/torch_rule.h"
 
 namespace reid_ops::augmentation {
@@ -78,18 +79,26 @@ Tensor augment(const Tensor& images, const std::optional<Tensor>& sizes,
   Tensor output = torch::stable::new_empty(images, {call.count, call.channels, height, width}, dtype);
   call.images = images.const_data_ptr<std::uint8_t>();
   call.output = output.mutable_data_ptr();
-  if (call.count > 0) Device::run(call, images);
+  if (call.count > 0) {
+    Device::prepare(output);
+    Device::run(call, images);
+  }
   return output;
 }
 
 #if !defined(REID_OPS_EMULATION)
 struct Cpu {
+  static void prepare(const Tensor& output) {
+    advise_huge_pages(output.mutable_data_ptr(),
+                      static_cast<std::size_t>(output.numel() * output.element_size()));
+  }
   static void run(const Augment& call, const Tensor&) { run_on_cpu(call); }
 };
 #endif
 
 #if defined(REID_OPS_WITH_CUDA) || defined(REID_OPS_EMULATION)
 struct Cuda {
+  static void prepare(const Tensor&) {}
   static void run(const Augment& call, const Tensor& tensor) { run_on_cuda(call, tensor, kOp); }
 };
 #endif

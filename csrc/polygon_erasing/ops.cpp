@@ -1,4 +1,5 @@
 // polygon_erasing: checks, allocation and dispatch. The op's only torch-aware file.
+#include "common/huge_pages.h"
 #include "polygon_erasing/kernels.h"
 #include "polygon_erasing/torch_rule.h"
 
@@ -42,7 +43,7 @@ std::tuple<Tensor, Tensor> erase(const Tensor& images, const std::optional<Tenso
   return {mask, attempts};
 }
 
-// One set of boxed functions per device: `Device::run` is all that differs.
+// One set of boxed functions per device: `Device` is all that differs.
 template <typename Device>
 struct Implementation {
   static std::tuple<Tensor, Tensor> polygon_erase_(Tensor images, const std::optional<Tensor>& seed_tensor,
@@ -58,7 +59,7 @@ struct Implementation {
                                                           const std::vector<std::int64_t>& rule,
                                                           const std::vector<double>& values, bool with_mask) {
     // A dense copy in the images' own layout, then in place: 7 % of the pixels are written twice.
-    Tensor output = torch::stable::clone(images);
+    Tensor output = Device::clone(images);
     auto [mask, attempts] =
         erase(output, seed_tensor, seed, first_index, rule, values, with_mask, Device::run);
     return {output, mask, attempts};
@@ -67,12 +68,20 @@ struct Implementation {
 
 #if !defined(REID_OPS_EMULATION)
 struct Cpu {
+  static Tensor clone(const Tensor& images) {
+    Tensor output = torch::stable::empty_like(images);
+    advise_huge_pages(output.mutable_data_ptr(),
+                      static_cast<std::size_t>(output.numel() * output.element_size()));
+    torch::stable::copy_(output, images);
+    return output;
+  }
   static void run(const Erase& call, const Tensor&) { run_on_cpu(call); }
 };
 #endif
 
 #if defined(REID_OPS_WITH_CUDA) || defined(REID_OPS_EMULATION)
 struct Cuda {
+  static Tensor clone(const Tensor& images) { return torch::stable::clone(images); }
   static void run(const Erase& call, const Tensor& tensor) { run_on_cuda(call, tensor, kOp); }
 };
 #endif
