@@ -142,7 +142,7 @@ def checked_seed(
         # Drawn where the generator lives: with none, on the images' own device, so that nothing waits
         # and a CUDA graph that captured this call draws anew at every replay.
         where = device if generator is None else generator.device
-        drawn = torch.randint(-(2**63), 2**63 - 1, (1,), dtype=torch.int64, device=where, generator=generator)
+        drawn = torch.randint(2**63 - 1, (1,), dtype=torch.int64, device=where, generator=generator)
         return 0, drawn.to(device, non_blocking=True)
     if generator is not None:
         raise ValueError(f"{op}: generator must be None when seed is given, got both")
