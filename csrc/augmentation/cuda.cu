@@ -18,44 +18,56 @@ using polygon_erasing::Span;
 
 constexpr int kThreads = 128;
 constexpr int kWarps = kThreads / kWarp;
-constexpr int kBlocksAtLeast = 6;  // 72 registers, no spills from sm_80 to sm_100
-constexpr int kStripRows = 32;
+constexpr int kBlocksAtLeast = 5;  // at most 102 registers: no spills from sm_80 to sm_100
+constexpr int kStripRows = 48;
 constexpr int kTogether = 4;  // consecutive elements that a thread writes at once
+constexpr int kChannelsTogether = 3;
 
 template <typename T>
 struct alignas(sizeof(T) * kTogether) Four {
   T element[kTogether];
 };
 
-// Row y of the output, all channels, by one warp.
+// Row y of the output, all channels, by one warp. The loads of three channels are under way together.
 template <typename T>
 __device__ __forceinline__ void copy_row(const Augment& call, const Geometry& geometry, std::int64_t n, int y,
                                          const T* table, T* output) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  const int width = static_cast<int>(call.width);
+  const int width = static_cast<int>(call.width), channels = static_cast<int>(call.channels);
   const int row = y + geometry.top;
   const bool row_inside = row >= 0 && row < geometry.height;
   const bool in_fours = width % kTogether == 0;  // then every row starts aligned
-  for (int channel = 0; channel < static_cast<int>(call.channels); ++channel) {
-    const T* const levels = table + channel * 256;
-    T* const target = output + (channel * call.height + y) * call.width;
-    const std::uint8_t* const source =
-        call.images + n * call.stride[0] + channel * call.stride[1] + (row_inside ? row : 0) * call.stride[2];
+  const std::uint8_t* const source =
+      call.images + n * call.stride[0] + (row_inside ? row : 0) * call.stride[2];
+  for (int first = 0; first < channels; first += kChannelsTogether) {
     for (int x = lane * kTogether; x < width; x += kWarp * kTogether) {
-      Four<T> four;
+      std::uint8_t level[kChannelsTogether][kTogether];
 #pragma unroll
       for (int k = 0; k < kTogether; ++k) {
         int column = x + k + geometry.left;
         const bool inside = row_inside && column >= 0 && column < geometry.width;
         if (geometry.flip) column = geometry.width - 1 - column;
-        four.element[k] = levels[inside ? source[column * call.stride[3]] : 0];
-      }
-      if (in_fours) {
-        *reinterpret_cast<Four<T>*>(target + x) = four;
-      } else {
 #pragma unroll
-        for (int k = 0; k < kTogether; ++k) {
-          if (x + k < width) target[x + k] = four.element[k];
+        for (int c = 0; c < kChannelsTogether; ++c) {
+          const bool wanted = inside && first + c < channels;
+          level[c][k] = wanted ? source[(first + c) * call.stride[1] + column * call.stride[3]] : 0;
+        }
+      }
+#pragma unroll
+      for (int c = 0; c < kChannelsTogether; ++c) {
+        if (first + c >= channels) break;
+        const T* const levels = table + (first + c) * 256;
+        T* const target = output + ((first + c) * call.height + y) * call.width + x;
+        Four<T> four;
+#pragma unroll
+        for (int k = 0; k < kTogether; ++k) four.element[k] = levels[level[c][k]];
+        if (in_fours) {
+          *reinterpret_cast<Four<T>*>(target) = four;
+        } else {
+#pragma unroll
+          for (int k = 0; k < kTogether; ++k) {
+            if (x + k < width) target[k] = four.element[k];
+          }
         }
       }
     }
