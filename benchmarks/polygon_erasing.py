@@ -197,6 +197,20 @@ def _torchvision_loop(images: Tensor, *, points: Tensor, kind: str, inplace: boo
     return torch.stack([transform(image) for image in images])
 
 
+def _kornia(images: Tensor, *, points: Tensor, kind: str, inplace: bool) -> Tensor:
+    """Kornia's RandomErasing: a box an image, masks of the batch's size."""
+    from kornia.augmentation import RandomErasing
+
+    return RandomErasing((0.02, 0.4), (0.3, 1 / 0.3), GREY[False], p=0.5)(images)
+
+
+def _kornia_applies(case: Case, mode: Mode, dtype: torch.dtype) -> bool:
+    """Floats only, and out of place only."""
+    return _with("kornia", "rectangle")(case, mode, dtype) and not (
+        mode.options["inplace"] or "uint8" in case.sizes
+    )
+
+
 def _with(package: str, kind: str | None) -> Any:
     def applies(case: Case, mode: Mode, dtype: torch.dtype) -> bool:
         right = kind is None or mode.options["kind"] == kind
@@ -209,6 +223,7 @@ FORMULATIONS = (
     Formulation("pil_triangles", _per_image(_pil_triangles_of), _with("PIL", "polygon")),
     Formulation("pil_hull", _per_image(_pil_hull_of), _with("PIL", "polygon")),
     Formulation("torchvision_loop", _torchvision_loop, _with("torchvision", "rectangle")),
+    Formulation("kornia", _kornia, _kornia_applies),
 )
 
 BENCHMARK = Benchmark(

@@ -72,7 +72,8 @@ class RandomPolygonErasing(_Erasing):
 
     Arguments as in :func:`polygon_erase`. ``seed=None`` draws a new seed at every call from ``generator``
     or torch's own (which differs between DataLoader workers). An int numbers the images that the module
-    sees from 0 on, in ``first_index``; setting that back to 0 starts over.
+    sees from 0 on, in ``first_index``; setting that back to 0 starts over. (Each DataLoader worker has a
+    module of its own, which counts for itself: give workers no seed, or different ones.)
 
     Example:
         >>> transform = reid_ops.RandomPolygonErasing(p=0.5, points=20)
