@@ -21,6 +21,25 @@ STABLE_TORCH_LIBRARY(REID_OPS_LIBRARY, library) {
   library.def(
       "part_correlation_backward(Tensor grad_output, Tensor? argmax, Tensor signal, Tensor parts, int pool)"
       " -> (Tensor, Tensor)");
+
+  // (images [N,C,H,W], the seed as an int or as a one-element int64 tensor that the kernel reads, the
+  //  number of the first image, the rule's integers, the fills' values, mask wanted)
+  //   -> [images erased,] mask [N,H,W] bool or empty, attempts [N] int32: 0 not drawn, -1 none fitted
+  library.def(
+      "polygon_erase(Tensor images, Tensor? seed_tensor, SymInt seed, SymInt first_index, int[] rule,"
+      " float[] values, bool with_mask) -> (Tensor, Tensor, Tensor)");
+  library.def(
+      "polygon_erase_(Tensor(a!) images, Tensor? seed_tensor, SymInt seed, SymInt first_index, int[] rule,"
+      " float[] values, bool with_mask) -> (Tensor, Tensor)");
+
+  // (images uint8 [N,C,H,W] of any strides, the valid size of each image [N,2] int64 or None, seed and
+  //  first image as above, size of the crop, padding, flip's threshold, mean and std of each channel, and
+  //  for rectangles and for polygons the rule's integers, or none, and the constants) -> [N,C,h,w]
+  library.def(
+      "augment(Tensor images, Tensor? sizes, Tensor? seed_tensor, SymInt seed, SymInt first_index, int "
+      "height,"
+      " int width, int pad, int flip, float[] mean, float[] std, int[] rectangle, float[] rectangle_values,"
+      " int[] polygon, float[] polygon_values, ScalarType dtype) -> Tensor");
 }
 
 #if !defined(REID_OPS_EMULATION)

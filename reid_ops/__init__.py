@@ -7,15 +7,24 @@ same name in :mod:`reid_ops.reference`.
 from . import reference
 from ._extension import build_info, is_available
 from ._version import __version__
+from .augmentation import augment
+from .erasing_transforms import RandomErasing, RandomPolygonErasing
 from .part_correlation import CSNSimilarity, PartCorrelation, csn_similarity, part_correlation
+from .polygon_erasing import occlude, polygon_erase, random_erase
 
 __all__ = [
     "CSNSimilarity",
     "PartCorrelation",
+    "RandomErasing",
+    "RandomPolygonErasing",
     "__version__",
+    "augment",
     "build_info",
     "csn_similarity",
     "is_available",
+    "occlude",
     "part_correlation",
+    "polygon_erase",
+    "random_erase",
     "reference",
 ]

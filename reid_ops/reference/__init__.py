@@ -4,6 +4,8 @@ The kernels are tested against these functions, and a model built with ``impl="r
 on them.
 """
 
+from .augmentation import augment
 from .part_correlation import csn_similarity, part_correlation
+from .polygon_erasing import polygon_erase, random_erase
 
-__all__ = ["csn_similarity", "part_correlation"]
+__all__ = ["augment", "csn_similarity", "part_correlation", "polygon_erase", "random_erase"]

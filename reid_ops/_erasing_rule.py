@@ -1,0 +1,211 @@
+"""What random erasing is to do, as checked arguments and as the integers that the kernels work with.
+
+A :class:`Rule` is encoded once, here, for the kernels and for the reference alike
+(csrc/polygon_erasing/rule.h): probabilities and areas in units of 2**-32, aspects in units of 2**-24.
+From there on everything is decided in integers, so every device erases the same pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from . import _checks
+
+MIN_POINTS, MAX_POINTS = 3, 256
+MAX_ATTEMPTS = 1_000_000
+ASPECTS = (1 / 256, 256.0)  # height over width, least and greatest
+MAX_CONSTANTS = 16  # csrc/polygon_erasing/rule.h: kMaxConstants
+
+SHAPES = {"hull": 0, "star": 1, "rectangle": 2}
+PLACEMENTS = {"continuous": 0, "published_code": 1, "corner": 2, "center": 3}
+FILLS = {"random": 0, "channel": 1, "pixel": 2, "mean": 3}
+
+# Mean colour of CIFAR-10's images, which the authors' code fills with (paper 004).
+PUBLISHED_MEAN = (0.4914, 0.4822, 0.4465)
+
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """The arguments of one kind of erasing, in the user's terms and checked.
+
+    ``aspect``: height over width, least and greatest. ``points``: of polygons only. ``mean``: what
+    ``fill="mean"`` fills with, as shares of the value range. ``max_attempts``: boxes that are tried
+    before an image is left as it is.
+    """
+
+    p: float
+    area: Range
+    aspect: Range
+    points: int
+    shape: str
+    placement: str
+    fill: str
+    mean: tuple[float, ...] | None = None
+    max_attempts: int = 100
+
+    @classmethod
+    def checked(
+        cls,
+        op: str,
+        *,
+        p: float,
+        area: Sequence[float],
+        aspect: float | Sequence[float],
+        points: int,
+        shape: str,
+        placement: str,
+        fill: str,
+        mean: float | Sequence[float] | None,
+        max_attempts: int,
+    ) -> Rule:
+        """A rule from raw arguments; TypeError or ValueError if one is wrong."""
+        check_number(p, "p", 0.0, 1.0, op)
+        area = _checked_range(area, "area", 0.0, 1.0, op)
+        if not isinstance(aspect, Sequence):
+            check_number(aspect, "aspect", ASPECTS[0], 1.0, op)
+            aspect = (float(aspect), 1.0 / aspect)
+        aspect = _checked_range(aspect, "aspect", *ASPECTS, op)
+        _checks.check_integer(points, "points", MIN_POINTS, MAX_POINTS, op)
+        _checks.check_integer(max_attempts, "max_attempts", 1, MAX_ATTEMPTS, op)
+        for value, argument, known in (
+            (shape, "shape", SHAPES),
+            (placement, "placement", PLACEMENTS),
+            (fill, "fill", FILLS),
+        ):
+            if value not in known:
+                names = ", ".join(f'"{name}"' for name in known)
+                raise ValueError(f"{op}: {argument} must be one of {names}, got {value!r}")
+        return cls(
+            float(p), area, aspect, points, shape, placement, fill, _checked_mean(mean, op), max_attempts
+        )
+
+    def encode(self) -> list[int]:
+        """The ten integers of ``struct Rule`` in csrc/polygon_erasing/rule.h, in its order."""
+        area_low, area_high = (int(share * 2**32) for share in self.area)
+        aspect_low, aspect_high = (int(ratio * 2**24) for ratio in self.aspect)
+        return [
+            math.ceil(self.p * 2**32),
+            area_low, area_high - area_low,
+            aspect_low, aspect_high - aspect_low,
+            self.points,
+            SHAPES[self.shape], PLACEMENTS[self.placement], FILLS[self.fill],
+            self.max_attempts,
+        ]  # fmt: skip
+
+    def constants(self, channels: int, op: str) -> tuple[float, ...]:
+        """What ``fill="mean"`` fills with, as shares of the value range: one, or one a channel."""
+        mean = self.mean
+        if mean is None:
+            if channels != len(PUBLISHED_MEAN):
+                raise ValueError(
+                    f'{op}: mean must be given for fill="mean" on images of {channels} channels, got None'
+                )
+            mean = PUBLISHED_MEAN
+        if len(mean) not in (1, channels):
+            raise ValueError(f"{op}: mean must hold 1 or {channels} values (one a channel), got {len(mean)}")
+        if len(mean) > MAX_CONSTANTS:
+            raise ValueError(f"{op}: mean may differ for up to {MAX_CONSTANTS} channels, got {len(mean)}")
+        return mean
+
+    def values(self, channels: int, dtype: torch.dtype, value_range: Range, op: str) -> list[float]:
+        """The ``values`` argument of the operators: the constants, or the least value and the span."""
+        low, high = value_range
+        if self.fill != "mean":
+            return [low, high - low]
+        values = [low + share * (high - low) for share in self.constants(channels, op)]
+        if dtype == torch.uint8:
+            for value in values:
+                check_number(value, "mean times 255", 0.0, 255.0, op)
+        return values
+
+
+def checked_value_range(value_range: Sequence[float] | None, dtype: torch.dtype, op: str) -> Range:
+    """The range of fills: by default what an image of this dtype holds."""
+    if value_range is None:
+        return (0.0, 255.0) if dtype == torch.uint8 else (0.0, 1.0)
+    limit = math.inf if dtype != torch.uint8 else 255.0
+    return _checked_range(value_range, "value_range", -limit if dtype != torch.uint8 else 0.0, limit, op)
+
+
+def checked_seed(
+    seed: int | Tensor | None, generator: torch.Generator | None, device: torch.device, op: str
+) -> tuple[int, Tensor | None]:
+    """``(seed, None)`` for an int, ``(0, tensor on the device)`` for a tensor or a drawn seed."""
+    if seed is None:
+        # Drawn where the generator lives: with none, on the images' own device, so that nothing waits
+        # and a CUDA graph that captured this call draws anew at every replay.
+        where = device if generator is None else generator.device
+        drawn = torch.randint(2**63 - 1, (1,), dtype=torch.int64, device=where, generator=generator)
+        return 0, drawn.to(device, non_blocking=True)
+    if generator is not None:
+        raise ValueError(f"{op}: generator must be None when seed is given, got both")
+    if isinstance(seed, Tensor):
+        if seed.dtype != torch.int64:
+            raise TypeError(
+                f"{op}: seed must be an int or an int64 tensor, got {_checks.dtype_name(seed.dtype)}"
+            )
+        if seed.numel() != 1:
+            raise ValueError(f"{op}: seed must have one element, got shape {tuple(seed.shape)}")
+        if seed.device != device and seed.device.type != "cpu":
+            raise ValueError(f"{op}: seed must be on the CPU or on {device}, got {seed.device}")
+        return 0, seed.to(device, non_blocking=True)
+    _checks.check_integer(seed, "seed", -(2**63), 2**64 - 1, op)
+    return (seed if seed < 2**63 else seed - 2**64), None
+
+
+def check_first_index(first_index: int, op: str) -> None:
+    """The number of a batch's first image."""
+    _checks.check_integer(first_index, "first_index", 0, 2**62, op)
+
+
+def check_images(images: Tensor, op: str) -> None:
+    """A batch ``(N, C, H, W)`` of uint8 or floating images with at least one pixel each."""
+    if not isinstance(images, Tensor):
+        raise TypeError(f"{op}: images must be a torch.Tensor, got {type(images).__name__}")
+    if images.dim() != 4:
+        raise ValueError(f"{op}: images must have shape (N, C, H, W), got {tuple(images.shape)}")
+    if images.dtype != torch.uint8 and images.dtype not in _checks.FLOATING_TYPES:
+        raise TypeError(
+            f"{op}: images must be uint8, float32, float64, float16 or bfloat16, "
+            f"got {_checks.dtype_name(images.dtype)}"
+        )
+    if min(images.shape[1:]) < 1:
+        raise ValueError(f"{op}: images must have C, H, W >= 1, got {tuple(images.shape)}")
+
+
+def check_number(value: float, argument: str, least: float, most: float, op: str) -> None:
+    """A number (no bool) in ``[least, most]``."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{op}: {argument} must be a number, got {type(value).__name__}")
+    if not least <= value <= most:  # also false for NaN
+        raise ValueError(f"{op}: {argument} must be in [{least:g}, {most:g}], got {value:g}")
+
+
+def _checked_range(values: Sequence[float], argument: str, least: float, most: float, op: str) -> Range:
+    if not isinstance(values, Sequence) or len(values) != 2:
+        raise TypeError(f"{op}: {argument} must be a pair (least, greatest), got {values!r}")
+    for value in values:
+        check_number(value, argument, least, most, op)
+        if not math.isfinite(value):
+            raise ValueError(f"{op}: {argument} must be finite, got {value}")
+    if values[0] > values[1]:
+        raise ValueError(f"{op}: {argument} must not decrease, got {tuple(values)}")
+    return float(values[0]), float(values[1])
+
+
+def _checked_mean(mean: float | Sequence[float] | None, op: str) -> tuple[float, ...] | None:
+    if mean is None:
+        return None
+    values = tuple(mean) if isinstance(mean, Sequence) else (mean,)
+    if not values:
+        raise ValueError(f"{op}: mean must hold at least one value, got {mean!r}")
+    for value in values:
+        check_number(value, "mean", -1e30, 1e30, op)
+    return tuple(float(value) for value in values)

@@ -1,0 +1,160 @@
+"""RandomPolygonErasing and RandomErasing as modules and transforms, and occluded test sets."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+import reid_ops
+from tests.conftest import Backend
+from tests.test_polygon_erasing import random_images
+
+
+def torchvision_v2() -> Any:
+    pytest.importorskip("torchvision", reason="needs torchvision")
+    from torchvision.transforms import v2
+
+    return v2
+
+
+# ------------------------------------------------------------------------------------ transforms
+
+
+def test_modules_equal_the_functions(backend: Backend) -> None:
+    images = random_images((4, 3, 30, 20), device=backend.device)
+    pairs = (
+        (reid_ops.RandomPolygonErasing(p=0.9, seed=6, fill="channel"), reid_ops.polygon_erase),
+        (reid_ops.RandomErasing(p=0.9, seed=6, fill="channel", anchor="center"), reid_ops.random_erase),
+    )
+    for module, function in pairs:
+        options = {"anchor": "center"} if function is reid_ops.random_erase else {}
+        whole = torch.cat([images, images])
+        expected = function(whole, p=0.9, seed=6, fill="channel", **options)  # type: ignore[operator]
+        assert torch.equal(torch.cat([module(images), module(images)]), expected)
+        module.first_index = 0
+        alone = torch.stack([module(image) for image in whole])
+        assert torch.equal(alone, expected)
+        assert module.first_index == 8 and not list(module.parameters())
+        copied = pickle.loads(pickle.dumps(module))
+        assert torch.equal(copied(images), module(images)) and "p=0.9" in repr(module)
+
+
+def test_published_code_preset() -> None:
+    rule = reid_ops.RandomPolygonErasing.published_code(p=1.0).rule
+    assert (rule.placement, rule.fill, rule.points, rule.area) == ("published_code", "mean", 20, (0.02, 0.45))
+    assert rule.mean == (0.4914, 0.4822, 0.4465)
+    images = torch.zeros(8, 3, 64, 32)
+    erased = reid_ops.RandomPolygonErasing.published_code(p=1.0)(images)
+    colours = erased.flatten(2).amax(2)
+    assert torch.equal(colours, torch.tensor([0.4914, 0.4822, 0.4465]).expand(8, 3))
+
+
+def test_samples_keep_their_structure() -> None:
+    module = reid_ops.RandomPolygonErasing(p=1.0)
+    image, target = torch.rand(3, 20, 10), torch.arange(4)
+    out, label = module(image, 7)
+    assert out.shape == image.shape and not torch.equal(out, image) and label == 7
+    sample = module({"image": image, "target": target, "name": "a"})
+    assert torch.equal(sample["target"], target) and not torch.equal(sample["image"], image)
+    assert module(torch.rand(2, 5, 3, 9, 9)).shape == (2, 5, 3, 9, 9)
+
+
+class _Images(Dataset[Tensor]):
+    def __init__(self, transform: nn.Module) -> None:
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.transform(torch.zeros(3, 32, 16))
+
+
+def test_in_data_loader_workers() -> None:
+    """Single images in two worker processes, each with random numbers of its own."""
+    loader = DataLoader(
+        _Images(reid_ops.RandomPolygonErasing(p=1.0)), batch_size=4, num_workers=2,
+        generator=torch.Generator().manual_seed(0),
+    )  # fmt: skip
+    batch = torch.cat(list(loader))
+    assert len({tuple(image.flatten().tolist()) for image in batch}) == 8
+
+
+def test_with_torchvision() -> None:
+    """In a v2 pipeline: tensors, tv_tensors, PIL images and samples of them."""
+    v2 = torchvision_v2()
+    from torchvision import tv_tensors
+
+    module = reid_ops.RandomPolygonErasing(p=1.0, seed=1)
+    pipeline = v2.Compose([v2.RandomHorizontalFlip(0.0), module])
+    tensor = torch.randint(0, 256, (3, 40, 20), dtype=torch.uint8)
+    expected = reid_ops.polygon_erase(tensor[None], p=1.0, seed=1)[0]
+
+    def run(sample: Any) -> Any:
+        module.first_index = 0
+        return pipeline(sample)
+
+    assert torch.equal(run(tensor), expected)
+    image = run(tv_tensors.Image(tensor))
+    assert isinstance(image, tv_tensors.Image) and torch.equal(image, expected)
+    video = run(tv_tensors.Video(torch.stack([tensor, tensor])))
+    assert isinstance(video, tv_tensors.Video) and torch.equal(video[0], expected)
+    picture = v2.functional.to_pil_image(tensor)
+    out = run(picture)
+    assert type(out).__module__.startswith("PIL") and torch.equal(v2.functional.pil_to_tensor(out), expected)
+    mask = tv_tensors.Mask(torch.zeros(40, 20, dtype=torch.uint8))
+    kept = run({"mask": mask, "image": tv_tensors.Image(tensor), "other": tensor})
+    assert (
+        kept["mask"] is mask and torch.equal(kept["image"], expected) and torch.equal(kept["other"], tensor)
+    )
+
+
+def test_pil_without_torchvision() -> None:
+    """A clear error, in a process where torchvision can't be imported."""
+    pytest.importorskip("PIL.Image")
+    code = (
+        "import sys; sys.modules['torchvision'] = None\n"
+        "import reid_ops, torch\nfrom PIL import Image\n"
+        "assert reid_ops.RandomPolygonErasing(p=1.0)(torch.zeros(3, 8, 8)).shape == (3, 8, 8)\n"
+        "reid_ops.RandomPolygonErasing()(Image.new('RGB', (8, 8)))\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "ImportError: RandomPolygonErasing on a PIL image needs torchvision" in result.stderr
+
+
+# ------------------------------------------------------------------------------------ occluded test sets
+
+
+@pytest.mark.parametrize("kind", ["rectangle", "polygon", "both"])
+def test_occlude(backend: Backend, kind: str) -> None:
+    """Every image is occluded, more so at a higher level; the same test set in any batches."""
+    images = random_images((12, 3, 96, 32), torch.uint8, backend.device)
+    shares = []
+    for level in (0.05, 0.2, 0.5, 0.9):
+        occluded = reid_ops.occlude(images, level, kind, seed=4)
+        parts = [reid_ops.occlude(images[k : k + 5], level, kind, seed=4, first_index=k) for k in (0, 5, 10)]
+        assert torch.equal(torch.cat(parts), occluded)
+        changed = (occluded != images).any(1).double().mean((1, 2))
+        assert (changed > 0).all()
+        shares.append(changed.mean().item())
+        if kind == "rectangle":
+            assert changed.mean().item() == pytest.approx(level, rel=0.05)
+        if kind == "polygon":
+            assert changed.mean().item() == pytest.approx(0.625 * level, rel=0.15)
+    assert shares == sorted(shares)
+    assert torch.equal(reid_ops.occlude(images, 0.0, kind), images)
+    assert torch.equal(
+        reid_ops.occlude(images, 0.3, kind, fill="mean"), reid_ops.occlude(images, 0.3, kind, fill="mean")
+    )
+
+
+def test_occlude_everything() -> None:
+    images = torch.zeros(5, 1, 48, 20)
+    assert (reid_ops.occlude(images, 1.0, "rectangle", fill="mean", mean=1.0) == 1).all()
