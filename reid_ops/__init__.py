@@ -7,9 +7,12 @@ same name in :mod:`reid_ops.reference`.
 from . import reference
 from ._extension import build_info, is_available
 from ._version import __version__
+from .hsgm import HSGM
 from .part_correlation import CSNSimilarity, PartCorrelation, csn_similarity, part_correlation
+from .similarity_graph import similarity_graph
 
 __all__ = [
+    "HSGM",
     "CSNSimilarity",
     "PartCorrelation",
     "__version__",
@@ -18,4 +21,5 @@ __all__ = [
     "is_available",
     "part_correlation",
     "reference",
+    "similarity_graph",
 ]

@@ -5,5 +5,6 @@ on them.
 """
 
 from .part_correlation import csn_similarity, part_correlation
+from .similarity_graph import hsgm, similarity_graph
 
-__all__ = ["csn_similarity", "part_correlation"]
+__all__ = ["csn_similarity", "hsgm", "part_correlation", "similarity_graph"]

@@ -1,0 +1,439 @@
+// similarity_graph on the CPU: the four passes over the features, streaming along memory.
+// Part of cpu_kernels.h, compiled once per instruction set; no include guard.
+//
+// An item is one image's chunk of channels. [N,C,H,W]: planes one by one, a vector is consecutive
+// pixels of a region. [N,H,W,C]: pixels one by one, a vector is consecutive channels.
+
+// f(first pixel, pixels) for the runs of consecutive pixels a region consists of.
+template <typename Function>
+REID_OPS_INLINE void for_each_run(const Geometry& geometry, int region, const Function& f) {
+  const Area area = geometry.region(region);
+  if (area.columns() == geometry.width) return f(area.top * geometry.width, area.size());
+  for (int row = area.top; row < area.bottom; ++row) f(row * geometry.width + area.left, area.columns());
+}
+
+// f(offset, lanes used): whole vectors, then what is left.
+template <typename T, typename Function>
+REID_OPS_INLINE void for_each_vector(std::int64_t begin, std::int64_t length, const Function& f) {
+  constexpr int lanes = kLanes<T>;
+  std::int64_t done = 0;
+  for (; done + lanes <= length; done += lanes) f(begin + done, std::integral_constant<int, lanes>());
+  if (done < length) f(begin + done, static_cast<int>(length - done));
+}
+
+template <typename T>
+REID_OPS_INLINE T sum_of_lanes(Vector<T> value) {
+  T sum = 0;
+  for (int lane = 0; lane < kLanes<T>; ++lane) sum += value[lane];
+  return sum;
+}
+
+template <typename T>
+REID_OPS_INLINE Vector<T> leaky(Vector<T> value, Vector<T> slope) {
+  return value > Vector<T>{} ? value : value * slope;
+}
+
+struct Chunk {
+  std::int64_t image, index, first;
+  int count;
+  static Chunk at(const Features& features, std::int64_t item) {
+    const std::int64_t chunks = features.chunks(), first = item % chunks * kChannelChunk;
+    return {item / chunks, item % chunks, first,
+            static_cast<int>(std::min<std::int64_t>(kChannelChunk, features.geometry.channels - first))};
+  }
+};
+
+// ------------------------------------------------------------------ Squeeze
+
+template <typename S, typename T>
+void squeeze_chunk(const Squeeze& call, const Chunk& chunk) {
+  const Geometry& geometry = call.features.geometry;
+  const std::int64_t channels = geometry.channels, size = geometry.pixels(), regions = geometry.regions();
+  CpuScratch& scratch = CpuScratch::of_this_thread();
+  scratch.reserve(CpuScratch::bytes_of<T>(size + kLanes<T>) + CpuScratch::bytes_of<T>(kChannelChunk + kLanes<T>));
+  T* pixels = scratch.take<T>(size + kLanes<T>);
+  T* sums = scratch.take<T>(kChannelChunk + kLanes<T>);
+  std::fill(pixels, pixels + size + kLanes<T>, T(0));
+  T* region_sums = static_cast<T*>(call.region_sums) + chunk.image * regions * channels + chunk.first;
+  if (!call.features.channels_last) {
+    const S* x = static_cast<const S*>(call.x) + (chunk.image * channels + chunk.first) * size;
+    for (int c = 0; c < chunk.count; ++c, x += size) {
+      for (int region = 0; region < regions; ++region) {
+        Vector<T> sum = {};
+        for_each_run(geometry, region, [&](std::int64_t begin, std::int64_t length) REID_OPS_NODE_LAMBDA {
+          for_each_vector<T>(begin, length, [&](std::int64_t p, auto count) REID_OPS_NODE_LAMBDA {
+            const Vector<T> value = load_first<S, T>(x + p, count);
+            store_narrowed<T, T>(pixels + p, load_widened<T, T>(pixels + p) + value);
+            sum += value;
+          });
+        });
+        region_sums[region * channels + c] = sum_of_lanes<T>(sum);
+      }
+    }
+  } else {
+    const S* x = static_cast<const S*>(call.x) + chunk.image * size * channels + chunk.first;
+    for (int region = 0; region < regions; ++region) {
+      std::fill(sums, sums + kChannelChunk, T(0));
+      for_each_run(geometry, region, [&](std::int64_t begin, std::int64_t length) {
+        for (std::int64_t p = begin; p < begin + length; ++p) {
+          Vector<T> sum = {};
+          for_each_vector<T>(0, chunk.count, [&](std::int64_t c, auto count) REID_OPS_NODE_LAMBDA {
+            const Vector<T> value = load_first<S, T>(x + p * channels + c, count);
+            store_narrowed<T, T>(sums + c, load_widened<T, T>(sums + c) + value);
+            sum += value;
+          });
+          pixels[p] = sum_of_lanes<T>(sum);
+        }
+      });
+      std::copy_n(sums, chunk.count, region_sums + region * channels);
+    }
+  }
+  std::copy_n(pixels, size, static_cast<T*>(call.partial) + (chunk.image * call.features.chunks() + chunk.index) * size);
+}
+
+// Adds up the regions of every map: source [regions, stride], f(map, channel, sum).
+template <typename T, typename Function>
+void for_each_map_sum(const Geometry& geometry, int level, const T* source, std::int64_t stride, T* sums,
+                      const Function& f) {
+  const std::int64_t channels = geometry.channels;
+  const int last = geometry.maps_before(level + 1);
+  for (int map = geometry.maps_before(level); map < last; ++map) {
+    std::fill(sums, sums + channels, T(0));
+    for (int region = 0; region < geometry.regions(); ++region) {
+      if (geometry.map_of_region(level, region) != map) continue;
+      for (std::int64_t c = 0; c < channels; ++c) sums[c] += source[region * stride + c];
+    }
+    f(map, sums);
+  }
+}
+
+template <typename T>
+void squeeze_finish(const Squeeze& call, std::int64_t image) {
+  const Geometry& geometry = call.features.geometry;
+  const std::int64_t channels = geometry.channels, size = geometry.pixels(), chunks = call.features.chunks();
+  const T* partial = static_cast<const T*>(call.partial) + image * chunks * size;
+  T* squeezed = static_cast<T*>(call.squeezed) + image * size;
+  std::copy_n(partial, size, squeezed);
+  for (std::int64_t chunk = 1; chunk < chunks; ++chunk) {
+    for (std::int64_t p = 0; p < size; ++p) squeezed[p] += partial[chunk * size + p];
+  }
+  for (std::int64_t p = 0; p < size; ++p) squeezed[p] /= static_cast<T>(channels);
+  CpuScratch& scratch = CpuScratch::of_this_thread();
+  scratch.reserve(CpuScratch::bytes_of<T>(channels));
+  T* sums = scratch.take<T>(channels);
+  const T* region_sums = static_cast<const T*>(call.region_sums) + image * geometry.regions() * channels;
+  T* means = static_cast<T*>(call.means) + image * geometry.maps() * channels;
+  for (int level = 0; level < geometry.levels; ++level) {
+    for_each_map_sum(geometry, level, region_sums, channels, sums, [&](int map, const T* total) {
+      const T pixels = static_cast<T>(geometry.map_area(map).size());
+      for (std::int64_t c = 0; c < channels; ++c) means[map * channels + c] = total[c] / pixels;
+    });
+  }
+}
+
+template <typename S, typename T>
+void run_features(const Squeeze& call, int step, std::int64_t begin, std::int64_t end) {
+  for (std::int64_t item = begin; item < end; ++item) {
+    if (step == 0) {
+      squeeze_chunk<S, T>(call, Chunk::at(call.features, item));
+    } else {
+      squeeze_finish<T>(call, item);
+    }
+  }
+}
+
+// ------------------------------------------------------------------ Excite
+
+// The arrays of one image at one region: a level's plane of a, and its map's coefficients.
+template <typename T, int kLevels>
+struct LevelsAt {
+  static constexpr int capacity = kLevels > 0 ? kLevels : kMaxLevels;
+  int levels;
+  const T *centred[capacity], *scale[capacity], *shift[capacity];
+
+  // For all regions of an image: finding maps takes divisions, too many to repeat for every channel.
+  static const LevelsAt* of_regions(CpuScratch& scratch, const Excite& call, std::int64_t image) {
+    const int regions = call.features.geometry.regions();
+    LevelsAt* result = scratch.take<LevelsAt>(regions);
+    for (int region = 0; region < regions; ++region) result[region].fill(call, image, region);
+    return result;
+  }
+  static std::size_t bytes(const Excite& call) {
+    return CpuScratch::bytes_of<LevelsAt>(call.features.geometry.regions());
+  }
+  void fill(const Excite& call, std::int64_t image, int region) {
+    const Geometry& geometry = call.features.geometry;
+    levels = kLevels > 0 ? kLevels : geometry.levels;
+    for (int level = 0; level < levels; ++level) {
+      const std::int64_t map = image * geometry.maps() + geometry.map_of_region(level, region);
+      centred[level] = static_cast<const T*>(call.centred) + (image * geometry.levels + level) * geometry.pixels();
+      scale[level] = static_cast<const T*>(call.scale) + map * geometry.channels;
+      shift[level] = static_cast<const T*>(call.shift) + map * geometry.channels;
+    }
+  }
+  REID_OPS_INLINE int count() const { return kLevels > 0 ? kLevels : levels; }
+};
+
+template <typename S, typename T, int kLevels>
+void excite_chunk(const Excite& call, const Chunk& chunk) {
+  const Geometry& geometry = call.features.geometry;
+  const std::int64_t channels = geometry.channels, size = geometry.pixels();
+  const Vector<T> residual = Vector<T>{} + static_cast<T>(call.residual);
+  const Vector<T> factor = Vector<T>{} + static_cast<T>(call.factor);
+  const Vector<T> slope = Vector<T>{} + static_cast<T>(call.negative_slope);
+  const int regions = geometry.regions();
+  const std::int64_t image = chunk.image * channels * size;
+  CpuScratch& scratch = CpuScratch::of_this_thread();
+  scratch.reserve(LevelsAt<T, kLevels>::bytes(call));
+  const auto* levels_at = LevelsAt<T, kLevels>::of_regions(scratch, call, chunk.image);
+  if (!call.features.channels_last) {
+    for (int c = 0; c < chunk.count; ++c) {
+      const std::int64_t channel = chunk.first + c;
+      const S* x = static_cast<const S*>(call.x) + image + channel * size;
+      S* y = static_cast<S*>(call.y) + image + channel * size;
+      for (int region = 0; region < regions; ++region) {
+        const LevelsAt<T, kLevels>& at = levels_at[region];
+        Vector<T> scale[LevelsAt<T, kLevels>::capacity], shift[LevelsAt<T, kLevels>::capacity];
+        for (int l = 0; l < at.count(); ++l) {
+          scale[l] = Vector<T>{} + at.scale[l][channel], shift[l] = Vector<T>{} + at.shift[l][channel];
+        }
+        for_each_run(geometry, region, [&](std::int64_t begin, std::int64_t length) REID_OPS_NODE_LAMBDA {
+          for_each_vector<T>(begin, length, [&](std::int64_t p, auto count) REID_OPS_NODE_LAMBDA {
+            Vector<T> sum = {};
+            for (int l = 0; l < at.count(); ++l) {
+              sum += leaky<T>(load_first<T, T>(at.centred[l] + p, count) * scale[l] + shift[l], slope);
+            }
+            store_some<S, T>(y + p, load_first<S, T>(x + p, count) * residual + sum * factor, count);
+          });
+        });
+      }
+    }
+    return;
+  }
+  const S* x = static_cast<const S*>(call.x) + image + chunk.first;
+  S* y = static_cast<S*>(call.y) + image + chunk.first;
+  for (int region = 0; region < regions; ++region) {
+    const LevelsAt<T, kLevels>& at = levels_at[region];
+    for_each_run(geometry, region, [&](std::int64_t begin, std::int64_t length) REID_OPS_NODE_LAMBDA {
+      for (std::int64_t p = begin; p < begin + length; ++p) {
+        for_each_vector<T>(0, chunk.count, [&](std::int64_t c, auto count) REID_OPS_NODE_LAMBDA {
+          Vector<T> sum = {};
+          for (int l = 0; l < at.count(); ++l) {
+            sum += leaky<T>(load_first<T, T>(at.scale[l] + chunk.first + c, count) * at.centred[l][p] +
+                                load_first<T, T>(at.shift[l] + chunk.first + c, count),
+                            slope);
+          }
+          const std::int64_t place = p * channels + c;
+          store_some<S, T>(y + place, load_first<S, T>(x + place, count) * residual + sum * factor, count);
+        });
+      }
+    });
+  }
+}
+
+template <typename S, typename T>
+void run_features(const Excite& call, int, std::int64_t begin, std::int64_t end) {
+  for (std::int64_t item = begin; item < end; ++item) {
+    const Chunk chunk = Chunk::at(call.features, item);
+    switch (call.features.geometry.levels) {
+      case 1: excite_chunk<S, T, 1>(call, chunk); break;
+      case 2: excite_chunk<S, T, 2>(call, chunk); break;
+      case 3: excite_chunk<S, T, 3>(call, chunk); break;
+      default: excite_chunk<S, T, 0>(call, chunk); break;
+    }
+  }
+}
+
+// ------------------------------------------------------------------ Sums
+
+template <typename S, typename T, int kLevels>
+void sums_chunk(const Sums& call, const Chunk& chunk) {
+  constexpr int capacity = LevelsAt<T, kLevels>::capacity;
+  const Geometry& geometry = call.excite.features.geometry;
+  const std::int64_t channels = geometry.channels, size = geometry.pixels();
+  const int regions = geometry.regions(), levels = kLevels > 0 ? kLevels : geometry.levels;
+  const Vector<T> zero = {}, factor = zero + static_cast<T>(call.excite.factor);
+  const Vector<T> slope = zero + static_cast<T>(call.excite.factor * call.excite.negative_slope);
+  CpuScratch& scratch = CpuScratch::of_this_thread();
+  const std::int64_t stride = size + kLanes<T>, chunk_stride = kChannelChunk + kLanes<T>;
+  scratch.reserve(CpuScratch::bytes_of<T>(levels * stride) + 2 * CpuScratch::bytes_of<T>(levels * chunk_stride) +
+                  LevelsAt<T, kLevels>::bytes(call.excite));
+  T* pixels = scratch.take<T>(levels * stride);
+  T* totals = scratch.take<T>(levels * chunk_stride);
+  T* moments = scratch.take<T>(levels * chunk_stride);
+  const auto* levels_at = LevelsAt<T, kLevels>::of_regions(scratch, call.excite, chunk.image);
+  std::fill(pixels, pixels + levels * stride, T(0));
+  const std::int64_t region_place = chunk.image * regions * levels * channels + chunk.first;
+  T* region_total = static_cast<T*>(call.region_total) + region_place;
+  T* region_moment = static_cast<T*>(call.region_moment) + region_place;
+  const std::int64_t image = chunk.image * channels * size;
+  if (!call.excite.features.channels_last) {
+    for (int c = 0; c < chunk.count; ++c) {
+      const std::int64_t channel = chunk.first + c;
+      const S* x = static_cast<const S*>(call.excite.x) + image + channel * size;
+      for (int region = 0; region < regions; ++region) {
+        const LevelsAt<T, kLevels>& at = levels_at[region];
+        Vector<T> scale[capacity], shift[capacity], total[capacity] = {}, moment[capacity] = {};
+        for (int l = 0; l < at.count(); ++l) {
+          scale[l] = zero + at.scale[l][channel], shift[l] = zero + at.shift[l][channel];
+        }
+        for_each_run(geometry, region, [&](std::int64_t begin, std::int64_t length) REID_OPS_NODE_LAMBDA {
+          for_each_vector<T>(begin, length, [&](std::int64_t p, auto count) REID_OPS_NODE_LAMBDA {
+            const Vector<T> grad = load_first<S, T>(x + p, count);
+            for (int l = 0; l < at.count(); ++l) {
+              const Vector<T> a = load_first<T, T>(at.centred[l] + p, count);
+              const Vector<T> d = grad * (a * scale[l] + shift[l] > zero ? factor : slope);
+              total[l] += d;
+              moment[l] += d * a;
+              T* target = pixels + l * stride + p;
+              store_narrowed<T, T>(target, load_widened<T, T>(target) + d * scale[l]);
+            }
+          });
+        });
+        for (int l = 0; l < at.count(); ++l) {
+          region_total[(region * levels + l) * channels + c] = sum_of_lanes<T>(total[l]);
+          region_moment[(region * levels + l) * channels + c] = sum_of_lanes<T>(moment[l]);
+        }
+      }
+    }
+  } else {
+    const S* x = static_cast<const S*>(call.excite.x) + image + chunk.first;
+    for (int region = 0; region < regions; ++region) {
+      const LevelsAt<T, kLevels>& at = levels_at[region];
+      std::fill(totals, totals + levels * chunk_stride, T(0));
+      std::fill(moments, moments + levels * chunk_stride, T(0));
+      for_each_run(geometry, region, [&](std::int64_t begin, std::int64_t length) REID_OPS_NODE_LAMBDA {
+        for (std::int64_t p = begin; p < begin + length; ++p) {
+          Vector<T> sum[capacity] = {};
+          for_each_vector<T>(0, chunk.count, [&](std::int64_t c, auto count) REID_OPS_NODE_LAMBDA {
+            const Vector<T> grad = load_first<S, T>(x + p * channels + c, count);
+            for (int l = 0; l < at.count(); ++l) {
+              const T a = at.centred[l][p];
+              const Vector<T> scale = load_first<T, T>(at.scale[l] + chunk.first + c, count);
+              const Vector<T> shift = load_first<T, T>(at.shift[l] + chunk.first + c, count);
+              const Vector<T> d = grad * (scale * a + shift > zero ? factor : slope);
+              T* total = totals + l * chunk_stride + c;
+              T* moment = moments + l * chunk_stride + c;
+              store_narrowed<T, T>(total, load_widened<T, T>(total) + d);
+              store_narrowed<T, T>(moment, load_widened<T, T>(moment) + d * a);
+              sum[l] += d * scale;
+            }
+          });
+          for (int l = 0; l < at.count(); ++l) pixels[l * stride + p] = sum_of_lanes<T>(sum[l]);
+        }
+      });
+      for (int l = 0; l < levels; ++l) {
+        std::copy_n(totals + l * chunk_stride, chunk.count, region_total + (region * levels + l) * channels);
+        std::copy_n(moments + l * chunk_stride, chunk.count, region_moment + (region * levels + l) * channels);
+      }
+    }
+  }
+  T* partial = static_cast<T*>(call.partial) +
+               (chunk.image * call.excite.features.chunks() + chunk.index) * levels * size;
+  for (int l = 0; l < levels; ++l) std::copy_n(pixels + l * stride, size, partial + l * size);
+}
+
+template <typename T>
+void sums_finish(const Sums& call, std::int64_t image) {
+  const Geometry& geometry = call.excite.features.geometry;
+  const int levels = geometry.levels;
+  const std::int64_t channels = geometry.channels, chunks = call.excite.features.chunks();
+  const std::int64_t size = std::int64_t{levels} * geometry.pixels();
+  const T* partial = static_cast<const T*>(call.partial) + image * chunks * size;
+  T* sums = static_cast<T*>(call.sums) + image * size;
+  std::copy_n(partial, size, sums);
+  for (std::int64_t chunk = 1; chunk < chunks; ++chunk) {
+    for (std::int64_t p = 0; p < size; ++p) sums[p] += partial[chunk * size + p];
+  }
+  CpuScratch& scratch = CpuScratch::of_this_thread();
+  scratch.reserve(CpuScratch::bytes_of<T>(channels));
+  T* map_sums = scratch.take<T>(channels);
+  const std::int64_t stride = levels * channels, regions = image * geometry.regions() * stride;
+  for (int level = 0; level < levels; ++level) {
+    const auto add_up = [&](const void* source, void* target) {
+      for_each_map_sum(geometry, level, static_cast<const T*>(source) + regions + level * channels, stride, map_sums,
+                       [&](int map, const T* sum) {
+                         std::copy_n(sum, channels,
+                                     static_cast<T*>(target) + (image * geometry.maps() + map) * channels);
+                       });
+    };
+    add_up(call.region_total, call.total);
+    add_up(call.region_moment, call.moment);
+  }
+}
+
+template <typename S, typename T>
+void run_features(const Sums& call, int step, std::int64_t begin, std::int64_t end) {
+  for (std::int64_t item = begin; item < end; ++item) {
+    if (step == 1) {
+      sums_finish<T>(call, item);
+      continue;
+    }
+    const Chunk chunk = Chunk::at(call.excite.features, item);
+    switch (call.excite.features.geometry.levels) {
+      case 1: sums_chunk<S, T, 1>(call, chunk); break;
+      case 2: sums_chunk<S, T, 2>(call, chunk); break;
+      case 3: sums_chunk<S, T, 3>(call, chunk); break;
+      default: sums_chunk<S, T, 0>(call, chunk); break;
+    }
+  }
+}
+
+// ------------------------------------------------------------------ Input
+
+template <typename S, typename T>
+void input_chunk(const Input& call, const Chunk& chunk) {
+  const Geometry& geometry = call.features.geometry;
+  const std::int64_t channels = geometry.channels, size = geometry.pixels(), maps = geometry.maps();
+  const Vector<T> residual = Vector<T>{} + static_cast<T>(call.residual);
+  CpuScratch& scratch = CpuScratch::of_this_thread();
+  scratch.reserve(CpuScratch::bytes_of<T>(size + kLanes<T>) + CpuScratch::bytes_of<T>(kChannelChunk + kLanes<T>));
+  T* by_pixel = scratch.take<T>(size + kLanes<T>);
+  T* by_channel = scratch.take<T>(kChannelChunk + kLanes<T>);
+  std::fill(by_pixel, by_pixel + size + kLanes<T>, T(0));
+  if (call.grad_squeezed) {
+    const T* source = static_cast<const T*>(call.grad_squeezed) + chunk.image * geometry.levels * size;
+    for (int l = 0; l < geometry.levels; ++l) {
+      for (std::int64_t p = 0; p < size; ++p) by_pixel[p] += source[l * size + p];
+    }
+    for (std::int64_t p = 0; p < size; ++p) by_pixel[p] /= static_cast<T>(channels);
+  }
+  for (int region = 0; region < geometry.regions(); ++region) {
+    std::fill(by_channel, by_channel + kChannelChunk + kLanes<T>, T(0));
+    for (int l = 0; l < geometry.levels && call.grad_means; ++l) {
+      const int map = geometry.map_of_region(l, region);
+      const T pixels = static_cast<T>(geometry.map_area(map).size());
+      const T* source = static_cast<const T*>(call.grad_means) + (chunk.image * maps + map) * channels + chunk.first;
+      for (int c = 0; c < chunk.count; ++c) by_channel[c] += source[c] / pixels;
+    }
+    const std::int64_t image = chunk.image * channels * size;
+    const S* grad_y = static_cast<const S*>(call.grad_y) + image;
+    S* grad_x = static_cast<S*>(call.grad_x) + image;
+    for_each_run(geometry, region, [&](std::int64_t begin, std::int64_t length) REID_OPS_NODE_LAMBDA {
+      if (!call.features.channels_last) {
+        for (int c = 0; c < chunk.count; ++c) {
+          const std::int64_t plane = (chunk.first + c) * size;
+          const Vector<T> own = Vector<T>{} + by_channel[c];
+          for_each_vector<T>(begin, length, [&](std::int64_t p, auto count) REID_OPS_NODE_LAMBDA {
+            const Vector<T> grad = load_first<S, T>(grad_y + plane + p, count);
+            store_some<S, T>(grad_x + plane + p, grad * residual + (load_widened<T, T>(by_pixel + p) + own), count);
+          });
+        }
+        return;
+      }
+      for (std::int64_t p = begin; p < begin + length; ++p) {
+        const std::int64_t pixel = p * channels + chunk.first;
+        for_each_vector<T>(0, chunk.count, [&](std::int64_t c, auto count) REID_OPS_NODE_LAMBDA {
+          const Vector<T> grad = load_first<S, T>(grad_y + pixel + c, count);
+          store_some<S, T>(grad_x + pixel + c,
+                           grad * residual + (load_widened<T, T>(by_channel + c) + by_pixel[p]), count);
+        });
+      }
+    });
+  }
+}
+
+template <typename S, typename T>
+void run_features(const Input& call, int, std::int64_t begin, std::int64_t end) {
+  for (std::int64_t item = begin; item < end; ++item) input_chunk<S, T>(call, Chunk::at(call.features, item));
+}
