@@ -40,21 +40,21 @@ STABLE_TORCH_LIBRARY(REID_OPS_LIBRARY, library) {
       " Tensor theta, int[] rows, int[] columns, int[] scales, int pooling, int radius_squared, bool include_self,"
       " int edges) -> (Tensor, Tensor)");
   // Batch norm of the product in closed form. channel [N,G,C] -> mean and variance [G,C] (float64);
-  //   with them -> scale and shift [N,G,C]; and the gradients.
+  //   with the mean and 1 / sigma -> scale and shift [N,G,C]; and the gradients.
   library.def(
       "similarity_graph_statistics(Tensor channel, Tensor mean, Tensor spread, int height, int width, int[] rows,"
       " int[] columns) -> (Tensor, Tensor)");
   library.def(
       "similarity_graph_affine(Tensor channel, Tensor mean, Tensor weight, Tensor bias, Tensor batch_mean,"
-      " Tensor batch_variance, int height, int width, int[] rows, int[] columns, float eps) -> (Tensor, Tensor)");
+      " Tensor inverse, int height, int width, int[] rows, int[] columns) -> (Tensor, Tensor)");
   library.def(
       "similarity_graph_affine_sums(Tensor total, Tensor moment, Tensor channel, Tensor mean, Tensor weight,"
-      " Tensor batch_mean, Tensor batch_variance, int height, int width, int[] rows, int[] columns, float eps)"
+      " Tensor batch_mean, Tensor inverse, int height, int width, int[] rows, int[] columns)"
       " -> (Tensor, Tensor)");
   library.def(
       "similarity_graph_affine_backward(Tensor total, Tensor moment, Tensor channel, Tensor mean, Tensor spread,"
-      " Tensor weight, Tensor batch_mean, Tensor batch_variance, Tensor mean_total, Tensor mean_moment, int height,"
-      " int width, int[] rows, int[] columns, float eps) -> (Tensor, Tensor, Tensor)");
+      " Tensor weight, Tensor batch_mean, Tensor inverse, Tensor mean_total, Tensor mean_moment, int height,"
+      " int width, int[] rows, int[] columns) -> (Tensor, Tensor, Tensor)");
   // excite, one read and one write: residual * x + factor * sum_levels leaky(scale * centred + shift).
   library.def(
       "similarity_graph_excite(Tensor features, Tensor centred, Tensor scale, Tensor shift, int[] rows,"
@@ -67,6 +67,12 @@ STABLE_TORCH_LIBRARY(REID_OPS_LIBRARY, library) {
   library.def(
       "similarity_graph_input(Tensor grad_y, Tensor? grad_squeezed, Tensor? grad_means, int[] rows, int[] columns,"
       " float residual) -> Tensor");
+  // The whole forward pass with given statistics, image by image; no gradient. Theta or delta None: no such graph.
+  library.def(
+      "similarity_graph_evaluate(Tensor features, Tensor? theta, Tensor? delta, Tensor weight, Tensor bias,"
+      " Tensor batch_mean, Tensor inverse, int[] rows, int[] columns, int[] scales, int pooling, int radius_squared,"
+      " int channel_radius_squared, bool include_self, int edges, float residual, float factor,"
+      " float negative_slope) -> Tensor");
 }
 
 #if !defined(REID_OPS_EMULATION)

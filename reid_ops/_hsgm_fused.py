@@ -88,6 +88,26 @@ def fused(
     return _Fused.apply(x, theta, delta, weight, bias, mean, variance, plan, group)  # type: ignore[no-any-return]
 
 
+def evaluate(
+    x: Tensor,
+    theta: Tensor | None,
+    delta: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+    plan: Plan,
+) -> Tensor:
+    """``y`` with given statistics and no gradient: one operator, which reads ``x`` from memory once on the CPU."""
+    inverse = (variance.double() + plan.eps).rsqrt()
+    y: Tensor = _dispatch.operators().similarity_graph_evaluate(
+        x, theta, delta, weight, bias, mean.double(), inverse, *plan.maps, list(plan.scales), plan.pooling,
+        plan.radius_squared, plan.channel_radius_squared, plan.include_self, plan.edges,
+        plan.residual, plan.factor, plan.negative_slope,
+    )  # fmt: skip
+    return y
+
+
 def _reshaped(channel_values: Tensor) -> Tensor:
     """(..., C) as chains: grids of one row."""
     return channel_values.reshape(-1, 1, channel_values.shape[-1])
@@ -138,16 +158,15 @@ class _Fused(torch.autograd.Function):
                 batch_mean, batch_variance, count = _joint(batch_mean, batch_variance, count, group)
         else:
             batch_mean, batch_variance = given_mean.double(), given_variance.double()
-        scale, shift = ops.similarity_graph_affine(
-            channel, mean, weight, bias, batch_mean, batch_variance, *size, plan.eps
-        )
+        inverse = (batch_variance + plan.eps).rsqrt()
+        scale, shift = ops.similarity_graph_affine(channel, mean, weight, bias, batch_mean, inverse, *size)
         y = ops.similarity_graph_excite(
             x, centred, scale, shift, *plan.maps, plan.residual, plan.factor, plan.negative_slope
         )  # Eqs. 9-11
 
         ctx.save_for_backward(
             theta, delta, weight, means, centred, mean, spread, pooled, aggregate, channel, channel_aggregate,
-            scale, shift, batch_mean, batch_variance, count,
+            scale, shift, batch_mean, inverse, count,
         )  # fmt: skip
         ctx.plan, ctx.group, ctx.uses_batch = plan, group, given_mean is None
         ctx.mark_non_differentiable(batch_mean, batch_variance, count)
@@ -162,15 +181,15 @@ class _Fused(torch.autograd.Function):
         ops, plan = _dispatch.operators(), ctx.plan
         (
             theta, delta, weight, means, centred, mean, spread, pooled, aggregate, channel, channel_aggregate,
-            scale, shift, batch_mean, batch_variance, count,
+            scale, shift, batch_mean, inverse, count,
         ) = ctx.saved_tensors  # fmt: skip
         height, width = grad_y.shape[2:]
         size = (height, width, *plan.maps)
         sums, total, moment = ops.similarity_graph_sums(
             grad_y, centred, scale, shift, *plan.maps, plan.factor, plan.negative_slope
         )
-        normalized = (channel, mean, weight, batch_mean, batch_variance)
-        grad_weight, grad_bias = ops.similarity_graph_affine_sums(total, moment, *normalized, *size, plan.eps)
+        normalized = (channel, mean, weight, batch_mean, inverse)
+        grad_weight, grad_bias = ops.similarity_graph_affine_sums(total, moment, *normalized, *size)
 
         mean_total, mean_moment = torch.zeros_like(grad_bias), torch.zeros_like(grad_weight)
         if ctx.uses_batch:
@@ -178,7 +197,7 @@ class _Fused(torch.autograd.Function):
             pixels = mean.new_tensor(map_sizes(plan, height, width))
             mean_total, mean_moment = (joint / (count * pixels)[:, None]).unbind()
         grad_channel, offset, slope = ops.similarity_graph_affine_backward(
-            total, moment, channel, mean, spread, *normalized[2:], mean_total, mean_moment, *size, plan.eps
+            total, moment, channel, mean, spread, *normalized[2:], mean_total, mean_moment, *size
         )
 
         grad_theta = grad_squeezed = grad_delta = grad_means = None
@@ -265,6 +284,10 @@ def _register(library: str) -> None:
         return torch.empty_like(total), maps, torch.empty_like(maps)
 
     @torch.library.register_fake(f"{library}::similarity_graph_excite")
+    def _(x: Tensor, *_: Any) -> Tensor:
+        return like_features(x)
+
+    @torch.library.register_fake(f"{library}::similarity_graph_evaluate")
     def _(x: Tensor, *_: Any) -> Tensor:
         return like_features(x)
 

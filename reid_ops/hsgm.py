@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from . import _checks, reference
-from ._hsgm_fused import Plan, fused, map_sizes
+from ._hsgm_fused import Plan, evaluate, fused, map_sizes
 from .similarity_graph import EDGES, check_edges, squared_radius
 
 __all__ = ["HSGM"]
@@ -198,6 +198,9 @@ class HSGM(nn.Module):
             None if p is None else p.to(precise).contiguous() for p in (self.theta, delta, weight, bias)
         )
         assert weight is not None and bias is not None
+        inputs = (x, theta, delta, weight, bias)
+        if not self.training and not (torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs)):
+            return evaluate(x, theta, delta, weight, bias, self.running_mean, self.running_var, self._plan)
         given = None if self.training else (self.running_mean, self.running_var)
         y, mean, variance, images = fused(x, theta, delta, weight, bias, given, self._plan, group)
         if self.training and (x.shape[0] > 0 or group is not None):

@@ -55,7 +55,7 @@ void run_statistics(const Statistics& call, std::int64_t begin, std::int64_t end
 template <typename T>
 struct AffineMap {
   const T *channel, *weight, *bias;
-  const double *batch_mean, *batch_variance;
+  const double *batch_mean, *inverse;
   double mean, pixels;
 
   AffineMap(const Affine& call, std::int64_t image, int map, std::int64_t first) {
@@ -64,7 +64,7 @@ struct AffineMap {
     weight = static_cast<const T*>(call.weight) + place;
     bias = static_cast<const T*>(call.bias) + place;
     batch_mean = call.batch_mean + place;
-    batch_variance = call.batch_variance + place;
+    inverse = call.inverse + place;
     mean = call.mean[image * maps + map];
     pixels = call.geometry.map_area(map).size();
   }
@@ -78,7 +78,7 @@ void run_affine(const Affine& call, std::int64_t begin, std::int64_t end) {
     T* scale = static_cast<T*>(call.scale) + item * channels;
     T* shift = static_cast<T*>(call.shift) + item * channels;
     for (std::int64_t c = 0; c < channels; ++c) {
-      const double factor = map.weight[c] / std::sqrt(map.batch_variance[c] + call.eps);
+      const double factor = map.weight[c] * map.inverse[c];
       scale[c] = static_cast<T>(map.channel[c] * factor);
       shift[c] = static_cast<T>((map.channel[c] * map.mean - map.batch_mean[c]) * factor + map.bias[c]);
     }
@@ -105,7 +105,7 @@ void run_affine(const AffineSums& call, std::int64_t begin, std::int64_t end) {
     }
     const std::int64_t place = range.map * channels + range.first;
     for (int c = 0; c < range.count; ++c) {
-      call.grad_weight[place + c] = weight[c] / std::sqrt(call.affine.batch_variance[place + c] + call.affine.eps);
+      call.grad_weight[place + c] = weight[c] * call.affine.inverse[place + c];
       call.grad_bias[place + c] = bias[c];
     }
   }
@@ -125,7 +125,7 @@ void run_affine(const AffineBackward& call, std::int64_t begin, std::int64_t end
     const double spread = call.spread[item], mass = map.pixels * map.mean;
     double offset = 0, slope = 0;
     for (std::int64_t c = 0; c < channels; ++c) {
-      const double inverse = 1 / std::sqrt(map.batch_variance[c] + call.affine.eps), b = map.channel[c];
+      const double inverse = map.inverse[c], b = map.channel[c];
       const double factor = map.weight[c] * inverse, steep = mean_moment[c] * b * inverse;
       const double level = mean_total[c] + mean_moment[c] * (b * map.mean - map.batch_mean[c]) * inverse;
       offset += b * factor * level;

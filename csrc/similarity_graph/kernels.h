@@ -96,13 +96,12 @@ struct Statistics {  // mean and (biased) variance of a * b over images and pixe
 struct Affine {  // scale = b * weight / sigma, shift = (b * mean - mu) * weight / sigma + bias
   Geometry geometry;
   bool is_double;
-  double eps;
   const void* channel;  // in   Real [N, G, C]
   const double* mean;   // in   [N, G]
   const void* weight;   // in   Real [G, C]
   const void* bias;     // in   Real [G, C]
-  const double* batch_mean;      // in [G, C]
-  const double* batch_variance;  // in [G, C]
+  const double* batch_mean;  // in [G, C]   mu
+  const double* inverse;     // in [G, C]   1 / sigma
   void* scale;  // out  Real [N, G, C]
   void* shift;  // out  Real [N, G, C]
 };

@@ -1,6 +1,7 @@
 // similarity_graph: checks, allocation and dispatch. The op's only torch-aware file.
 #include <vector>
 
+#include "common/huge_pages.h"
 #include "common/torch_glue.h"
 #include "similarity_graph/kernels.h"
 
@@ -97,6 +98,10 @@ Features features_of(const Tensor& x, const Integers& rows, const Integers& colu
           !x.is_contiguous()};
 }
 
+std::size_t bytes_of(ScalarType type) {
+  return type == ScalarType::Double ? 8 : type == ScalarType::Float ? 4 : 2;
+}
+
 Tensor empty(const Tensor& like, const Integers& shape, ScalarType type) {
   return torch::stable::new_empty(like, shape, type);
 }
@@ -113,6 +118,12 @@ struct Implementation {
   // Memory only CUDA kernels need: blocks hand results to each other through it.
   static Tensor workspace(const Tensor& like, const Integers& shape, ScalarType type) {
     return Device::needs_workspace ? empty(like, shape, type) : empty(like, {0}, type);
+  }
+
+  static Tensor like_features(const Tensor& x) {
+    Tensor result = torch::stable::empty_like(x);
+    if (!x.is_cuda()) prefer_huge_pages(result.mutable_data_ptr(), result.numel() * bytes_of(x.scalar_type()));
+    return result;
   }
 
   // -------------------------------- graphs
@@ -267,32 +278,30 @@ struct Implementation {
   }
 
   static Affine affine_of(const Tensor& channel, const Tensor& mean, const Tensor& weight, const Tensor& batch_mean,
-                          const Tensor& batch_variance, std::int64_t height, std::int64_t width, const Integers& rows,
-                          const Integers& columns, double eps) {
+                          const Tensor& inverse, std::int64_t height, std::int64_t width, const Integers& rows,
+                          const Integers& columns) {
     check_precise(channel, "channel");
     STD_TORCH_CHECK(channel.dim() == 3, kOp, ": channel must have shape (N, G, C), got ", shape_of(channel));
     Affine call = {};
     call.geometry = geometry_of(channel.size(0), channel.size(2), height, width, rows, columns);
     const std::int64_t batch = call.geometry.batch, maps = call.geometry.maps(), channels = call.geometry.channels;
     call.is_double = is_double(channel);
-    call.eps = eps;
     call.channel = checked(channel, "channel", channel, {batch, maps, channels}, channel.scalar_type());
     call.mean = static_cast<const double*>(checked(mean, "mean", channel, {batch, maps}, ScalarType::Double));
     call.weight = checked(weight, "weight", channel, {maps, channels}, channel.scalar_type());
     call.bias = call.weight;
     const Integers table = {maps, channels};
     call.batch_mean = static_cast<const double*>(checked(batch_mean, "batch_mean", channel, table, ScalarType::Double));
-    call.batch_variance =
-        static_cast<const double*>(checked(batch_variance, "batch_variance", channel, table, ScalarType::Double));
+    call.inverse = static_cast<const double*>(checked(inverse, "inverse", channel, table, ScalarType::Double));
     return call;
   }
 
   static std::tuple<Tensor, Tensor> similarity_graph_affine(const Tensor& channel, const Tensor& mean,
                                                             const Tensor& weight, const Tensor& bias,
-                                                            const Tensor& batch_mean, const Tensor& batch_variance,
+                                                            const Tensor& batch_mean, const Tensor& inverse,
                                                             std::int64_t height, std::int64_t width, Integers rows,
-                                                            Integers columns, double eps) {
-    Affine call = affine_of(channel, mean, weight, batch_mean, batch_variance, height, width, rows, columns, eps);
+                                                            Integers columns) {
+    Affine call = affine_of(channel, mean, weight, batch_mean, inverse, height, width, rows, columns);
     const std::int64_t batch = call.geometry.batch, maps = call.geometry.maps(), channels = call.geometry.channels;
     call.bias = checked(bias, "bias", channel, {maps, channels}, channel.scalar_type());
     Tensor scale = empty(channel, {batch, maps, channels}, channel.scalar_type());
@@ -305,10 +314,10 @@ struct Implementation {
 
   static std::tuple<Tensor, Tensor> similarity_graph_affine_sums(
       const Tensor& total, const Tensor& moment, const Tensor& channel, const Tensor& mean, const Tensor& weight,
-      const Tensor& batch_mean, const Tensor& batch_variance, std::int64_t height, std::int64_t width, Integers rows,
-      Integers columns, double eps) {
+      const Tensor& batch_mean, const Tensor& inverse, std::int64_t height, std::int64_t width, Integers rows,
+      Integers columns) {
     AffineSums call = {};
-    call.affine = affine_of(channel, mean, weight, batch_mean, batch_variance, height, width, rows, columns, eps);
+    call.affine = affine_of(channel, mean, weight, batch_mean, inverse, height, width, rows, columns);
     const Geometry& geometry = call.affine.geometry;
     const Integers shape = {geometry.batch, geometry.maps(), geometry.channels};
     call.total = checked(total, "total", channel, shape, channel.scalar_type());
@@ -323,10 +332,10 @@ struct Implementation {
 
   static std::tuple<Tensor, Tensor, Tensor> similarity_graph_affine_backward(
       const Tensor& total, const Tensor& moment, const Tensor& channel, const Tensor& mean, const Tensor& spread,
-      const Tensor& weight, const Tensor& batch_mean, const Tensor& batch_variance, const Tensor& mean_total,
-      const Tensor& mean_moment, std::int64_t height, std::int64_t width, Integers rows, Integers columns, double eps) {
+      const Tensor& weight, const Tensor& batch_mean, const Tensor& inverse, const Tensor& mean_total,
+      const Tensor& mean_moment, std::int64_t height, std::int64_t width, Integers rows, Integers columns) {
     AffineBackward call = {};
-    call.affine = affine_of(channel, mean, weight, batch_mean, batch_variance, height, width, rows, columns, eps);
+    call.affine = affine_of(channel, mean, weight, batch_mean, inverse, height, width, rows, columns);
     const Geometry& geometry = call.affine.geometry;
     const Integers shape = {geometry.batch, geometry.maps(), geometry.channels};
     const Integers maps = {shape[0], shape[1]}, table = {shape[1], shape[2]};
@@ -391,7 +400,7 @@ struct Implementation {
     const Tensor x = dense(features);
     Excite call = excite_of(x, centred, scale, shift, rows, columns, factor, negative_slope);
     call.residual = residual;
-    Tensor y = torch::stable::empty_like(x);
+    Tensor y = like_features(x);
     call.y = y.mutable_data_ptr();
     run(call, x, x.numel() == 0);
     return y;
@@ -442,16 +451,118 @@ struct Implementation {
       call.grad_means = checked(*grad_means, "grad_means", grad_y,
                                 {geometry.batch, geometry.maps(), geometry.channels}, type);
     }
-    Tensor grad_x = torch::stable::empty_like(grad_y);
+    Tensor grad_x = like_features(grad_y);
     call.grad_x = grad_x.mutable_data_ptr();
     run(call, grad_y, grad_y.numel() == 0);
     return grad_x;
+  }
+
+  // -------------------------------- evaluation: all of the forward pass, statistics given
+
+  static Tensor similarity_graph_evaluate(const Tensor& features, const OptionalTensor& theta,
+                                          const OptionalTensor& delta, const Tensor& weight, const Tensor& bias,
+                                          const Tensor& batch_mean, const Tensor& inverse, Integers rows,
+                                          Integers columns, Integers scales, std::int64_t pooling,
+                                          std::int64_t radius_squared, std::int64_t channel_radius_squared,
+                                          bool include_self, std::int64_t edges, double residual, double factor,
+                                          double negative_slope) {
+    const Tensor x = dense(features);
+    const ScalarType type = precise_type(x);
+    Squeeze squeeze = {};
+    squeeze.features = features_of(x, rows, columns);
+    const Geometry& geometry = squeeze.features.geometry;
+    const std::int64_t images = geometry.batch, maps = geometry.maps(), channels = geometry.channels;
+    const std::int64_t levels = geometry.levels, height = geometry.height, width = geometry.width;
+    const Integers by_map = {images, maps, channels}, planes = {images, levels, height, width};
+    Tensor y = like_features(x);
+    if (x.numel() == 0) return y;
+
+    const Tensor partial = empty(x, {images, squeeze.features.chunks(), height, width}, type);
+    const Tensor region_sums = empty(x, {images, geometry.regions(), channels}, type);
+    const Tensor squeezed = empty(x, {images, height, width}, type), means = empty(x, by_map, type);
+    squeeze.x = x.const_data_ptr();
+    squeeze.partial = partial.mutable_data_ptr();
+    squeeze.region_sums = region_sums.mutable_data_ptr();
+    squeeze.squeezed = squeezed.mutable_data_ptr();
+    squeeze.means = means.mutable_data_ptr();
+
+    // Without a graph its vector is all ones: a less its mean is 0, the mean 1.
+    Tensor centred = theta.has_value() ? empty(x, planes, type) : torch::stable::new_zeros(x, planes, type);
+    Tensor mean = empty(x, {images, maps}, ScalarType::Double);
+    const Tensor spread = empty(x, {images, maps}, ScalarType::Double);
+    const std::int64_t scaled = theta.has_value() ? static_cast<std::int64_t>(scales.size()) : 0;
+    const Tensor pooled = empty(x, {images, levels, scaled, height, width}, type);
+    const Tensor aggregate = empty(x, {images, levels, scaled, height, width}, type);
+    Nodes nodes = {};
+    if (theta.has_value()) {
+      nodes = nodes_of(squeezed, *theta, rows, columns, scales, pooling, radius_squared, include_self, edges);
+      nodes.squeezed = squeezed.const_data_ptr();
+      nodes.centred = centred.mutable_data_ptr();
+      nodes.mean = mean.mutable_data_ptr<double>();
+      nodes.spread = spread.mutable_data_ptr<double>();
+      nodes.pooled = pooled.mutable_data_ptr();
+      nodes.aggregate = aggregate.mutable_data_ptr();
+    } else {
+      torch::stable::fill_(mean, 1.0);
+    }
+
+    Tensor channel = empty(x, by_map, type);
+    Graph graph = {};
+    if (delta.has_value()) {
+      graph.batch = images * maps;
+      graph.height = 1;
+      graph.width = static_cast<int>(channels);
+      graph.neighborhood = neighborhood_of(channel_radius_squared, include_self, edges);
+      graph.is_double = is_double(x);
+      graph.values = means.const_data_ptr();
+      graph.theta_rows = maps;
+      graph.theta = checked(*delta, "delta", x, {maps, channels}, type);
+      graph.output = channel.mutable_data_ptr();
+    } else {
+      torch::stable::fill_(channel, 1.0);
+    }
+
+    Affine affine = affine_of(channel, mean, weight, batch_mean, inverse, height, width, rows, columns);
+    affine.bias = checked(bias, "bias", x, {maps, channels}, type);
+    const Tensor scale = empty(x, by_map, type), shift = empty(x, by_map, type);
+    affine.scale = scale.mutable_data_ptr();
+    affine.shift = shift.mutable_data_ptr();
+    Excite excite = excite_of(x, centred, scale, shift, rows, columns, factor, negative_slope);
+    excite.residual = residual;
+    excite.y = y.mutable_data_ptr();
+    Device::run_by_image(x, images, &squeeze, theta.has_value() ? &nodes : nullptr,
+                         delta.has_value() ? &graph : nullptr, &affine, &excite);
+    return y;
   }
 };
 
 #if !defined(REID_OPS_EMULATION)
 struct Cpu {
   static constexpr bool needs_workspace = false;
+
+  // Image after image, so that its features are still in the cache when they are read again.
+  template <typename... Calls>
+  static void run_by_image(const Tensor&, std::int64_t images, const Calls*... calls) {
+    const auto run_images = [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t image = begin; image < end; ++image) (run_image(calls, image, images), ...);
+    };
+    if (torch::stable::get_num_threads() == 1) {
+      run_images(0, images);
+    } else {
+      torch::stable::parallel_for(0, images, 1, run_images);
+    }
+  }
+
+  template <typename Call>
+  static void run_image(const Call* call, std::int64_t image, std::int64_t images) {
+    if (call == nullptr) return;
+    const int steps = cpu_steps(*call);
+    for (int step = 0; step < steps; ++step) {
+      const std::int64_t items = cpu_items(*call, step) / images;
+      cpu_run(*call, step, image * items, (image + 1) * items);
+    }
+  }
+
   template <typename Call>
   static void run(const Call& call, const Tensor&) {
     const int steps = cpu_steps(call);
@@ -471,6 +582,12 @@ struct Cpu {
 #if defined(REID_OPS_WITH_CUDA) || defined(REID_OPS_EMULATION)
 struct Cuda {
   static constexpr bool needs_workspace = true;
+
+  template <typename... Calls>
+  static void run_by_image(const Tensor& tensor, std::int64_t, const Calls*... calls) {
+    ((calls == nullptr ? void() : run(*calls, tensor)), ...);
+  }
+
   template <typename Call>
   static void run(const Call& call, const Tensor& tensor) {
     run_on_cuda(call, tensor, kOp);
@@ -494,6 +611,7 @@ void register_implementation(torch::stable::detail::StableLibrary& library) {
   REID_OPS_REGISTER(similarity_graph_excite)
   REID_OPS_REGISTER(similarity_graph_sums)
   REID_OPS_REGISTER(similarity_graph_input)
+  REID_OPS_REGISTER(similarity_graph_evaluate)
 #undef REID_OPS_REGISTER
 }
 
