@@ -133,7 +133,7 @@ struct Features {
   Geometry geometry;
   DataType type;
   bool channels_last;  // [N, H, W, C] in memory, else [N, C, H, W]; always dense
-  std::int64_t chunks() const { return (geometry.channels + kChannelChunk - 1) / kChannelChunk; }
+  REID_OPS_HOST_DEVICE std::int64_t chunks() const { return (geometry.channels + kChannelChunk - 1) / kChannelChunk; }
 };
 
 struct Squeeze {  // Eqs. 1 and 7: one read of x

@@ -1,0 +1,149 @@
+// similarity_graph on CUDA: element types, sums over warps and blocks, and how blocks walk the features.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+#include <cmath>
+#include <cstdint>
+#include <limits>
+
+#include "common/launch.h"
+#include "similarity_graph/kernels.h"
+
+namespace reid_ops::similarity_graph {
+namespace {
+
+constexpr unsigned kFullWarp = 0xffffffffu;
+constexpr int kWarp = 32;
+constexpr int kThreads = 128;                          // of every block
+constexpr int kWarps = kThreads / kWarp;
+constexpr int kPixelsPerLane = 4;
+constexpr int kSegment = kWarp * kPixelsPerLane;       // pixels of a region a block works on at a time
+constexpr int kChannelsPerWarp = kChannelChunk / kWarps;
+static_assert(kChannelChunk == kThreads, "channels-last kernels give every thread one channel of a chunk");
+
+// Storage type S to computing type T and back.
+template <typename T>
+__device__ __forceinline__ T widen(float value) {
+  return value;
+}
+template <typename T>
+__device__ __forceinline__ T widen(double value) {
+  return value;
+}
+template <typename T>
+__device__ __forceinline__ T widen(__half value) {
+  return __half2float(value);
+}
+template <typename T>
+__device__ __forceinline__ T widen(__nv_bfloat16 value) {
+  return __bfloat162float(value);
+}
+template <typename T>
+__device__ __forceinline__ void narrow(T value, float* target) {
+  *target = value;
+}
+template <typename T>
+__device__ __forceinline__ void narrow(T value, double* target) {
+  *target = value;
+}
+template <typename T>
+__device__ __forceinline__ void narrow(T value, __half* target) {
+  *target = __float2half_rn(value);
+}
+template <typename T>
+__device__ __forceinline__ void narrow(T value, __nv_bfloat16* target) {
+  *target = __float2bfloat16_rn(value);
+}
+
+// Sums of kCount values over a warp, all at once: each exchange halves the values a lane still holds, so
+// 8 values take 9 shuffles and not 40. kCount is 1, 2, 4 or 8. Lane `index * (32 / kCount)` gets sum `index`.
+template <int kCount, typename T>
+__device__ __forceinline__ T warp_sums(T (&values)[kCount]) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  int distance = kWarp / 2;
+#pragma unroll
+  for (int count = kCount / 2; count > 0; count /= 2, distance /= 2) {
+    const bool upper = lane & distance;
+#pragma unroll
+    for (int i = 0; i < count; ++i) {
+      const T kept = upper ? values[i + count] : values[i], given = upper ? values[i] : values[i + count];
+      values[i] = kept + __shfl_xor_sync(kFullWarp, given, distance);
+    }
+  }
+  T sum = values[0];
+#pragma unroll
+  for (int last = kWarp / 2 / kCount; last > 0; last /= 2) sum += __shfl_xor_sync(kFullWarp, sum, last);
+  return sum;
+}
+
+// The sum over a block, for every thread. All threads must call it.
+__device__ __forceinline__ double block_sum(double value) {
+  __shared__ double warps[kWarps];
+  double one[1] = {value};
+  const double sum = warp_sums<1>(one);
+  __syncthreads();  // the last call's readers are done
+  if (threadIdx.x % kWarp == 0) warps[threadIdx.x / kWarp] = sum;
+  __syncthreads();
+  double total = 0;
+  for (int warp = 0; warp < kWarps; ++warp) total += warps[warp];
+  return total;
+}
+
+// A block's place: one image's chunk of channels in one region.
+struct BlockPlace {
+  std::int64_t image, chunk, first_channel;
+  int region, channels;
+  Area area;
+
+  __device__ __forceinline__ BlockPlace(const Features& features, std::int64_t block) {
+    const Geometry& geometry = features.geometry;
+    const int regions = geometry.regions();
+    region = static_cast<int>(block % regions);
+    const std::int64_t chunks = features.chunks();
+    chunk = block / regions % chunks;
+    image = block / regions / chunks;
+    first_channel = chunk * kChannelChunk;
+    const std::int64_t left = geometry.channels - first_channel;
+    channels = left < kChannelChunk ? static_cast<int>(left) : kChannelChunk;
+    area = geometry.region(region);
+  }
+  // Pixel `index` of the region, as an offset in the map.
+  __device__ __forceinline__ int pixel(int index, int width) const {
+    return (area.top + index / area.columns()) * width + area.left + index % area.columns();
+  }
+};
+
+// The pixels a lane owns in one segment of a region: -1 where there is none.
+struct LanePixels {
+  int offset[kPixelsPerLane];
+
+  __device__ __forceinline__ LanePixels(const BlockPlace& place, int segment, int width) {
+#pragma unroll
+    for (int j = 0; j < kPixelsPerLane; ++j) {
+      const int index = segment * kSegment + j * kWarp + static_cast<int>(threadIdx.x) % kWarp;
+      offset[j] = index < place.area.size() ? place.pixel(index, width) : -1;
+    }
+  }
+};
+
+inline std::int64_t blocks_of(const Features& features) {
+  return features.geometry.batch * features.chunks() * features.geometry.regions();
+}
+
+inline dim3 grid_of(std::int64_t blocks) {
+  return dim3(static_cast<unsigned>(std::min<std::int64_t>(blocks, 0x7fffffff)));
+}
+
+// A grid with a thread for every item; kernels loop, so a smaller one would do.
+inline dim3 grid_of_items(std::int64_t items) { return grid_of((items + kThreads - 1) / kThreads); }
+
+__device__ __forceinline__ std::int64_t first_item() {
+  return static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+}
+__device__ __forceinline__ std::int64_t item_step() { return static_cast<std::int64_t>(gridDim.x) * kThreads; }
+
+}  // namespace
+}  // namespace reid_ops::similarity_graph
