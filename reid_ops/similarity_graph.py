@@ -155,16 +155,18 @@ def _register(library: str) -> None:
     def save_forward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
         values, theta, *graph, with_aggregate = inputs
         ctx.save_for_backward(values, theta, output[1] if with_aggregate else None)
-        ctx.graph = graph
+        ctx.graph, ctx.with_aggregate = graph, with_aggregate
         ctx.set_materialize_grads(False)
 
     def backward_forward(ctx: Any, grad: Tensor | None, grad_aggregate: Tensor | None) -> tuple[Any, ...]:
         values, theta, aggregate = ctx.saved_tensors
         to_values = to_theta = None
         if grad is not None and ctx.needs_input_grad[1]:
+            if aggregate is None:
+                aggregate, _ = ops.similarity_graph(values, None, *ctx.graph, False)
             to_theta = _sum_rows(grad * aggregate, theta)
         if ctx.needs_input_grad[0]:
-            if grad_aggregate is not None:  # when theta's gradient is differentiated
+            if grad_aggregate is not None and ctx.with_aggregate:  # when theta's gradient is differentiated
                 grad = grad_aggregate if grad is None else grad_aggregate + _weighted(grad, theta)
                 theta = None
             if grad is not None:
