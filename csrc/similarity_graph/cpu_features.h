@@ -4,12 +4,30 @@
 // An item is one image's chunk of channels. [N,C,H,W]: planes one by one, a vector is consecutive
 // pixels of a region. [N,H,W,C]: pixels one by one, a vector is consecutive channels.
 
-// f(first pixel, pixels) for the runs of consecutive pixels a region consists of.
+// A region's runs of consecutive pixels. Looked up once for a chunk: the region's place takes divisions.
+struct Runs {
+  int first, length, count, stride;
+
+  static Runs of(const Geometry& geometry, int region) {
+    const Area area = geometry.region(region);
+    const int first = area.top * geometry.width + area.left;
+    if (area.columns() == geometry.width) return {first, area.size(), 1, 0};
+    return {first, area.columns(), area.rows(), geometry.width};
+  }
+  static std::size_t bytes(const Geometry& geometry) { return CpuScratch::bytes_of<Runs>(geometry.regions()); }
+  static const Runs* of_regions(CpuScratch& scratch, const Geometry& geometry) {
+    Runs* result = scratch.take<Runs>(geometry.regions());
+    for (int region = 0; region < geometry.regions(); ++region) result[region] = of(geometry, region);
+    return result;
+  }
+};
+
+// f(first pixel, pixels) for every run.
 template <typename Function>
-REID_OPS_INLINE void for_each_run(const Geometry& geometry, int region, const Function& f) {
-  const Area area = geometry.region(region);
-  if (area.columns() == geometry.width) return f(area.top * geometry.width, area.size());
-  for (int row = area.top; row < area.bottom; ++row) f(row * geometry.width + area.left, area.columns());
+REID_OPS_INLINE void for_each_run(const Runs& runs, const Function& f) {
+  for (int run = 0; run < runs.count; ++run) {
+    f(std::int64_t{runs.first} + run * runs.stride, std::int64_t{runs.length});
+  }
 }
 
 // f(offset, lanes used): whole vectors, then what is left.
@@ -21,12 +39,55 @@ REID_OPS_INLINE void for_each_vector(std::int64_t begin, std::int64_t length, co
   if (done < length) f(begin + done, static_cast<int>(length - done));
 }
 
+// One exchange of sums_of_lanes: lanes without the bit kDistance get upper[l] + upper[l ^ kDistance], the
+// others lower's.
+template <typename T, int kDistance, int... kLane>
+REID_OPS_INLINE Vector<T> exchange(Vector<T> upper, Vector<T> lower, std::integer_sequence<int, kLane...>) {
+  constexpr int lanes = kLanes<T>;
+  return __builtin_shufflevector(upper, lower, ((kLane & kDistance) ? lanes + kLane : kLane)...) +
+         __builtin_shufflevector(upper, lower, ((kLane & kDistance) ? lanes + (kLane ^ kDistance) : kLane ^ kDistance)...);
+}
+
+// Adds up the lanes of kLanes vectors at once, in kLanes - 1 exchanges: lane l becomes the sum of vectors[l].
+template <typename T, int kDistance = kLanes<T> / 2>
+REID_OPS_INLINE Vector<T> sums_of_lanes(Vector<T>* vectors) {
+  for (int i = 0; i < kDistance; ++i) {
+    vectors[i] = exchange<T, kDistance>(vectors[i], vectors[i + kDistance],
+                                        std::make_integer_sequence<int, kLanes<T>>());
+  }
+  if constexpr (kDistance > 1) return sums_of_lanes<T, kDistance / 2>(vectors);
+  return vectors[0];
+}
+
 template <typename T>
 REID_OPS_INLINE T sum_of_lanes(Vector<T> value) {
-  T sum = 0;
-  for (int lane = 0; lane < kLanes<T>; ++lane) sum += value[lane];
-  return sum;
+  Vector<T> vectors[kLanes<T>] = {};
+  vectors[0] = value;
+  return sums_of_lanes<T>(vectors)[0];
 }
+
+// Vectors to be added up across their lanes, many at once.
+template <typename T>
+struct LaneSums {
+  Vector<T>* vectors;
+
+  static std::int64_t padded(std::int64_t count) { return (count + kLanes<T> - 1) / kLanes<T> * kLanes<T>; }
+  static std::size_t bytes(std::int64_t count) { return CpuScratch::bytes_of<T>(padded(count) * kLanes<T>); }
+  static LaneSums take(CpuScratch& scratch, std::int64_t count) {
+    T* memory = scratch.take<T>(padded(count) * kLanes<T>);
+    std::fill(memory, memory + padded(count) * kLanes<T>, T(0));
+    return {reinterpret_cast<Vector<T>*>(memory)};
+  }
+  // f(index, sum) for the first `count` vectors; what they held is lost.
+  template <typename Function>
+  REID_OPS_INLINE void finish(std::int64_t count, const Function& f) const {
+    for (std::int64_t first = 0; first < count; first += kLanes<T>) {
+      const Vector<T> sums = sums_of_lanes<T>(vectors + first);
+      const int used = static_cast<int>(std::min<std::int64_t>(kLanes<T>, count - first));
+      for (int lane = 0; lane < used; ++lane) f(first + lane, sums[lane]);
+    }
+  }
+};
 
 template <typename T>
 REID_OPS_INLINE Vector<T> leaky(Vector<T> value, Vector<T> slope) {
@@ -50,9 +111,12 @@ void squeeze_chunk(const Squeeze& call, const Chunk& chunk) {
   const Geometry& geometry = call.features.geometry;
   const std::int64_t channels = geometry.channels, size = geometry.pixels(), regions = geometry.regions();
   CpuScratch& scratch = CpuScratch::of_this_thread();
-  scratch.reserve(CpuScratch::bytes_of<T>(size + kLanes<T>) + CpuScratch::bytes_of<T>(kChannelChunk + kLanes<T>));
+  scratch.reserve(CpuScratch::bytes_of<T>(size + kLanes<T>) + CpuScratch::bytes_of<T>(kChannelChunk + kLanes<T>) +
+                  LaneSums<T>::bytes(regions) + Runs::bytes(geometry));
   T* pixels = scratch.take<T>(size + kLanes<T>);
   T* sums = scratch.take<T>(kChannelChunk + kLanes<T>);
+  const auto lane_sums = LaneSums<T>::take(scratch, regions);
+  const Runs* runs = Runs::of_regions(scratch, geometry);
   std::fill(pixels, pixels + size + kLanes<T>, T(0));
   T* region_sums = static_cast<T*>(call.region_sums) + chunk.image * regions * channels + chunk.first;
   if (!call.features.channels_last) {
@@ -60,21 +124,22 @@ void squeeze_chunk(const Squeeze& call, const Chunk& chunk) {
     for (int c = 0; c < chunk.count; ++c, x += size) {
       for (int region = 0; region < regions; ++region) {
         Vector<T> sum = {};
-        for_each_run(geometry, region, [&](std::int64_t begin, std::int64_t length) REID_OPS_NODE_LAMBDA {
+        for_each_run(runs[region], [&](std::int64_t begin, std::int64_t length) REID_OPS_NODE_LAMBDA {
           for_each_vector<T>(begin, length, [&](std::int64_t p, auto count) REID_OPS_NODE_LAMBDA {
             const Vector<T> value = load_first<S, T>(x + p, count);
             store_narrowed<T, T>(pixels + p, load_widened<T, T>(pixels + p) + value);
             sum += value;
           });
         });
-        region_sums[region * channels + c] = sum_of_lanes<T>(sum);
+        lane_sums.vectors[region] = sum;
       }
+      lane_sums.finish(regions, [&](std::int64_t region, T sum) { region_sums[region * channels + c] = sum; });
     }
   } else {
     const S* x = static_cast<const S*>(call.x) + chunk.image * size * channels + chunk.first;
     for (int region = 0; region < regions; ++region) {
       std::fill(sums, sums + kChannelChunk, T(0));
-      for_each_run(geometry, region, [&](std::int64_t begin, std::int64_t length) {
+      for_each_run(runs[region], [&](std::int64_t begin, std::int64_t length) {
         for (std::int64_t p = begin; p < begin + length; ++p) {
           Vector<T> sum = {};
           for_each_vector<T>(0, chunk.count, [&](std::int64_t c, auto count) REID_OPS_NODE_LAMBDA {
@@ -184,7 +249,8 @@ void excite_chunk(const Excite& call, const Chunk& chunk) {
   const int regions = geometry.regions();
   const std::int64_t image = chunk.image * channels * size;
   CpuScratch& scratch = CpuScratch::of_this_thread();
-  scratch.reserve(LevelsAt<T, kLevels>::bytes(call));
+  scratch.reserve(LevelsAt<T, kLevels>::bytes(call) + Runs::bytes(geometry));
+  const Runs* runs = Runs::of_regions(scratch, geometry);
   const auto* levels_at = LevelsAt<T, kLevels>::of_regions(scratch, call, chunk.image);
   if (!call.features.channels_last) {
     for (int c = 0; c < chunk.count; ++c) {
@@ -197,7 +263,7 @@ void excite_chunk(const Excite& call, const Chunk& chunk) {
         for (int l = 0; l < at.count(); ++l) {
           scale[l] = Vector<T>{} + at.scale[l][channel], shift[l] = Vector<T>{} + at.shift[l][channel];
         }
-        for_each_run(geometry, region, [&](std::int64_t begin, std::int64_t length) REID_OPS_NODE_LAMBDA {
+        for_each_run(runs[region], [&](std::int64_t begin, std::int64_t length) REID_OPS_NODE_LAMBDA {
           for_each_vector<T>(begin, length, [&](std::int64_t p, auto count) REID_OPS_NODE_LAMBDA {
             Vector<T> sum = {};
             for (int l = 0; l < at.count(); ++l) {
@@ -214,7 +280,7 @@ void excite_chunk(const Excite& call, const Chunk& chunk) {
   S* y = static_cast<S*>(call.y) + image + chunk.first;
   for (int region = 0; region < regions; ++region) {
     const LevelsAt<T, kLevels>& at = levels_at[region];
-    for_each_run(geometry, region, [&](std::int64_t begin, std::int64_t length) REID_OPS_NODE_LAMBDA {
+    for_each_run(runs[region], [&](std::int64_t begin, std::int64_t length) REID_OPS_NODE_LAMBDA {
       for (std::int64_t p = begin; p < begin + length; ++p) {
         for_each_vector<T>(0, chunk.count, [&](std::int64_t c, auto count) REID_OPS_NODE_LAMBDA {
           Vector<T> sum = {};
@@ -257,11 +323,15 @@ void sums_chunk(const Sums& call, const Chunk& chunk) {
   CpuScratch& scratch = CpuScratch::of_this_thread();
   const std::int64_t stride = size + kLanes<T>, chunk_stride = kChannelChunk + kLanes<T>;
   scratch.reserve(CpuScratch::bytes_of<T>(levels * stride) + 2 * CpuScratch::bytes_of<T>(levels * chunk_stride) +
-                  LevelsAt<T, kLevels>::bytes(call.excite));
+                  LevelsAt<T, kLevels>::bytes(call.excite) + 2 * LaneSums<T>::bytes(regions * levels) +
+                  Runs::bytes(geometry));
   T* pixels = scratch.take<T>(levels * stride);
   T* totals = scratch.take<T>(levels * chunk_stride);
   T* moments = scratch.take<T>(levels * chunk_stride);
   const auto* levels_at = LevelsAt<T, kLevels>::of_regions(scratch, call.excite, chunk.image);
+  const Runs* runs = Runs::of_regions(scratch, geometry);
+  const auto lane_totals = LaneSums<T>::take(scratch, regions * levels);
+  const auto lane_moments = LaneSums<T>::take(scratch, regions * levels);
   std::fill(pixels, pixels + levels * stride, T(0));
   const std::int64_t region_place = chunk.image * regions * levels * channels + chunk.first;
   T* region_total = static_cast<T*>(call.region_total) + region_place;
@@ -277,7 +347,7 @@ void sums_chunk(const Sums& call, const Chunk& chunk) {
         for (int l = 0; l < at.count(); ++l) {
           scale[l] = zero + at.scale[l][channel], shift[l] = zero + at.shift[l][channel];
         }
-        for_each_run(geometry, region, [&](std::int64_t begin, std::int64_t length) REID_OPS_NODE_LAMBDA {
+        for_each_run(runs[region], [&](std::int64_t begin, std::int64_t length) REID_OPS_NODE_LAMBDA {
           for_each_vector<T>(begin, length, [&](std::int64_t p, auto count) REID_OPS_NODE_LAMBDA {
             const Vector<T> grad = load_first<S, T>(x + p, count);
             for (int l = 0; l < at.count(); ++l) {
@@ -291,10 +361,12 @@ void sums_chunk(const Sums& call, const Chunk& chunk) {
           });
         });
         for (int l = 0; l < at.count(); ++l) {
-          region_total[(region * levels + l) * channels + c] = sum_of_lanes<T>(total[l]);
-          region_moment[(region * levels + l) * channels + c] = sum_of_lanes<T>(moment[l]);
+          lane_totals.vectors[region * levels + l] = total[l];
+          lane_moments.vectors[region * levels + l] = moment[l];
         }
       }
+      lane_totals.finish(regions * levels, [&](std::int64_t k, T sum) { region_total[k * channels + c] = sum; });
+      lane_moments.finish(regions * levels, [&](std::int64_t k, T sum) { region_moment[k * channels + c] = sum; });
     }
   } else {
     const S* x = static_cast<const S*>(call.excite.x) + image + chunk.first;
@@ -302,7 +374,7 @@ void sums_chunk(const Sums& call, const Chunk& chunk) {
       const LevelsAt<T, kLevels>& at = levels_at[region];
       std::fill(totals, totals + levels * chunk_stride, T(0));
       std::fill(moments, moments + levels * chunk_stride, T(0));
-      for_each_run(geometry, region, [&](std::int64_t begin, std::int64_t length) REID_OPS_NODE_LAMBDA {
+      for_each_run(runs[region], [&](std::int64_t begin, std::int64_t length) REID_OPS_NODE_LAMBDA {
         for (std::int64_t p = begin; p < begin + length; ++p) {
           Vector<T> sum[capacity] = {};
           for_each_vector<T>(0, chunk.count, [&](std::int64_t c, auto count) REID_OPS_NODE_LAMBDA {
@@ -385,12 +457,17 @@ template <typename S, typename T>
 void input_chunk(const Input& call, const Chunk& chunk) {
   const Geometry& geometry = call.features.geometry;
   const std::int64_t channels = geometry.channels, size = geometry.pixels(), maps = geometry.maps();
+  const int regions = geometry.regions();
   const Vector<T> residual = Vector<T>{} + static_cast<T>(call.residual);
+  constexpr std::int64_t stride = kChannelChunk + kLanes<T>;
   CpuScratch& scratch = CpuScratch::of_this_thread();
-  scratch.reserve(CpuScratch::bytes_of<T>(size + kLanes<T>) + CpuScratch::bytes_of<T>(kChannelChunk + kLanes<T>));
+  scratch.reserve(CpuScratch::bytes_of<T>(size + kLanes<T>) + CpuScratch::bytes_of<T>(regions * stride) +
+                  Runs::bytes(geometry));
+  const Runs* runs = Runs::of_regions(scratch, geometry);
   T* by_pixel = scratch.take<T>(size + kLanes<T>);
-  T* by_channel = scratch.take<T>(kChannelChunk + kLanes<T>);
+  T* by_channel = scratch.take<T>(regions * stride);
   std::fill(by_pixel, by_pixel + size + kLanes<T>, T(0));
+  std::fill(by_channel, by_channel + regions * stride, T(0));
   if (call.grad_squeezed) {
     const T* source = static_cast<const T*>(call.grad_squeezed) + chunk.image * geometry.levels * size;
     for (int l = 0; l < geometry.levels; ++l) {
@@ -398,35 +475,40 @@ void input_chunk(const Input& call, const Chunk& chunk) {
     }
     for (std::int64_t p = 0; p < size; ++p) by_pixel[p] /= static_cast<T>(channels);
   }
-  for (int region = 0; region < geometry.regions(); ++region) {
-    std::fill(by_channel, by_channel + kChannelChunk + kLanes<T>, T(0));
-    for (int l = 0; l < geometry.levels && call.grad_means; ++l) {
+  for (int region = 0; region < regions && call.grad_means; ++region) {
+    for (int l = 0; l < geometry.levels; ++l) {
       const int map = geometry.map_of_region(l, region);
       const T pixels = static_cast<T>(geometry.map_area(map).size());
       const T* source = static_cast<const T*>(call.grad_means) + (chunk.image * maps + map) * channels + chunk.first;
-      for (int c = 0; c < chunk.count; ++c) by_channel[c] += source[c] / pixels;
+      for (int c = 0; c < chunk.count; ++c) by_channel[region * stride + c] += source[c] / pixels;
     }
-    const std::int64_t image = chunk.image * channels * size;
-    const S* grad_y = static_cast<const S*>(call.grad_y) + image;
-    S* grad_x = static_cast<S*>(call.grad_x) + image;
-    for_each_run(geometry, region, [&](std::int64_t begin, std::int64_t length) REID_OPS_NODE_LAMBDA {
-      if (!call.features.channels_last) {
-        for (int c = 0; c < chunk.count; ++c) {
-          const std::int64_t plane = (chunk.first + c) * size;
-          const Vector<T> own = Vector<T>{} + by_channel[c];
+  }
+  const std::int64_t image = chunk.image * channels * size;
+  const S* grad_y = static_cast<const S*>(call.grad_y) + image;
+  S* grad_x = static_cast<S*>(call.grad_x) + image;
+  if (!call.features.channels_last) {
+    for (int c = 0; c < chunk.count; ++c) {
+      const std::int64_t plane = (chunk.first + c) * size;
+      for (int region = 0; region < regions; ++region) {
+        const Vector<T> own = Vector<T>{} + by_channel[region * stride + c];
+        for_each_run(runs[region], [&](std::int64_t begin, std::int64_t length) REID_OPS_NODE_LAMBDA {
           for_each_vector<T>(begin, length, [&](std::int64_t p, auto count) REID_OPS_NODE_LAMBDA {
             const Vector<T> grad = load_first<S, T>(grad_y + plane + p, count);
             store_some<S, T>(grad_x + plane + p, grad * residual + (load_widened<T, T>(by_pixel + p) + own), count);
           });
-        }
-        return;
+        });
       }
+    }
+    return;
+  }
+  for (int region = 0; region < regions; ++region) {
+    for_each_run(runs[region], [&](std::int64_t begin, std::int64_t length) REID_OPS_NODE_LAMBDA {
       for (std::int64_t p = begin; p < begin + length; ++p) {
         const std::int64_t pixel = p * channels + chunk.first;
         for_each_vector<T>(0, chunk.count, [&](std::int64_t c, auto count) REID_OPS_NODE_LAMBDA {
           const Vector<T> grad = load_first<S, T>(grad_y + pixel + c, count);
-          store_some<S, T>(grad_x + pixel + c,
-                           grad * residual + (load_widened<T, T>(by_channel + c) + by_pixel[p]), count);
+          const Vector<T> own = load_widened<T, T>(by_channel + region * stride + c);
+          store_some<S, T>(grad_x + pixel + c, grad * residual + (own + by_pixel[p]), count);
         });
       }
     });

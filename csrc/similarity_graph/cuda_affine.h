@@ -8,7 +8,7 @@ namespace reid_ops::similarity_graph {
 namespace {
 
 template <typename T>
-__global__ void __launch_bounds__(kThreads) statistics_kernel(Statistics call) {
+__global__ void __launch_bounds__(kThreads, 1) statistics_kernel(Statistics call) {
   const Geometry& geometry = call.geometry;
   const std::int64_t maps = geometry.maps(), channels = geometry.channels;
   const double images = geometry.batch > 0 ? static_cast<double>(geometry.batch) : 1;
@@ -30,7 +30,7 @@ __global__ void __launch_bounds__(kThreads) statistics_kernel(Statistics call) {
 }
 
 template <typename T>
-__global__ void __launch_bounds__(kThreads) affine_kernel(Affine call) {
+__global__ void __launch_bounds__(kThreads, 1) affine_kernel(Affine call) {
   const std::int64_t channels = call.geometry.channels, table = call.geometry.maps() * channels;
   for (std::int64_t item = first_item(); item < call.geometry.batch * table; item += item_step()) {
     const std::int64_t place = item % table;
@@ -43,7 +43,7 @@ __global__ void __launch_bounds__(kThreads) affine_kernel(Affine call) {
 }
 
 template <typename T>
-__global__ void __launch_bounds__(kThreads) affine_sums_kernel(AffineSums call) {
+__global__ void __launch_bounds__(kThreads, 1) affine_sums_kernel(AffineSums call) {
   const Affine& affine = call.affine;
   const std::int64_t channels = affine.geometry.channels, table = affine.geometry.maps() * channels;
   for (std::int64_t place = first_item(); place < table; place += item_step()) {
@@ -62,7 +62,7 @@ __global__ void __launch_bounds__(kThreads) affine_sums_kernel(AffineSums call) 
 
 // A block for one image's map: its sums over channels are the map's two coefficients.
 template <typename T>
-__global__ void __launch_bounds__(kThreads) affine_backward_kernel(AffineBackward call) {
+__global__ void __launch_bounds__(kThreads, 1) affine_backward_kernel(AffineBackward call) {
   const Affine& affine = call.affine;
   const std::int64_t maps = affine.geometry.maps(), channels = affine.geometry.channels;
   for (std::int64_t block = blockIdx.x; block < affine.geometry.batch * maps; block += gridDim.x) {

@@ -58,25 +58,31 @@ __device__ __forceinline__ void narrow(T value, __nv_bfloat16* target) {
   *target = __float2bfloat16_rn(value);
 }
 
-// Sums of kCount values over a warp, all at once: each exchange halves the values a lane still holds, so
-// 8 values take 9 shuffles and not 40. kCount is 1, 2, 4 or 8. Lane `index * (32 / kCount)` gets sum `index`.
-template <int kCount, typename T>
-__device__ __forceinline__ T warp_sums(T (&values)[kCount]) {
-  const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  int distance = kWarp / 2;
+// One exchange of warp_sums: each lane keeps one half of its values, summed over it and its partner.
+template <int kCount, int kStep, typename T>
+__device__ __forceinline__ T fold_sums(T (&values)[kCount]) {
+  constexpr int kDistance = kWarp / 2 / kStep;
+  if constexpr (kDistance == 0) {
+    return values[0];
+  } else if constexpr (kStep >= kCount) {
+    values[0] += __shfl_xor_sync(kFullWarp, values[0], kDistance);
+  } else {
+    constexpr int kHalf = kCount / 2 / kStep;
+    const bool upper = threadIdx.x & kDistance;
 #pragma unroll
-  for (int count = kCount / 2; count > 0; count /= 2, distance /= 2) {
-    const bool upper = lane & distance;
-#pragma unroll
-    for (int i = 0; i < count; ++i) {
-      const T kept = upper ? values[i + count] : values[i], given = upper ? values[i] : values[i + count];
-      values[i] = kept + __shfl_xor_sync(kFullWarp, given, distance);
+    for (int i = 0; i < kHalf; ++i) {
+      const T kept = upper ? values[i + kHalf] : values[i], given = upper ? values[i] : values[i + kHalf];
+      values[i] = kept + __shfl_xor_sync(kFullWarp, given, kDistance);
     }
   }
-  T sum = values[0];
-#pragma unroll
-  for (int last = kWarp / 2 / kCount; last > 0; last /= 2) sum += __shfl_xor_sync(kFullWarp, sum, last);
-  return sum;
+  if constexpr (kDistance > 0) return fold_sums<kCount, 2 * kStep>(values);
+}
+
+// Sums of kCount values over a warp, all at once: each exchange halves the values a lane still holds, so
+// 8 values take 9 shuffles and not 40. kCount is 1, 2, 4, 8 or 16. Lane `index * (32 / kCount)` gets sum `index`.
+template <int kCount, typename T>
+__device__ __forceinline__ T warp_sums(T (&values)[kCount]) {
+  return fold_sums<kCount, 1>(values);
 }
 
 // The sum over a block, for every thread. All threads must call it.

@@ -58,7 +58,7 @@ __device__ __forceinline__ void write_pixel_sums(const T* warp_sums_of_pixels, i
 // ------------------------------------------------------------------ Squeeze
 
 template <typename S, typename T>
-__global__ void __launch_bounds__(kThreads) squeeze_planes_kernel(Squeeze call) {
+__global__ void __launch_bounds__(kThreads, 1) squeeze_planes_kernel(Squeeze call) {
   __shared__ T pixel_sums[kWarps * kSegment];
   const Geometry& geometry = call.features.geometry;
   const std::int64_t size = geometry.pixels(), channels = geometry.channels, chunks = call.features.chunks();
@@ -103,7 +103,7 @@ __global__ void __launch_bounds__(kThreads) squeeze_planes_kernel(Squeeze call) 
 }
 
 template <typename S, typename T>
-__global__ void __launch_bounds__(kThreads) squeeze_last_kernel(Squeeze call) {
+__global__ void __launch_bounds__(kThreads, 1) squeeze_last_kernel(Squeeze call) {
   __shared__ T pixel_sums[kWarps * kSegment];
   const Geometry& geometry = call.features.geometry;
   const std::int64_t size = geometry.pixels(), channels = geometry.channels, chunks = call.features.chunks();
@@ -155,7 +155,7 @@ __device__ __forceinline__ T sum_of_map(const Geometry& geometry, const T* sourc
 }
 
 template <typename T>
-__global__ void __launch_bounds__(kThreads) squeeze_finish_kernel(Squeeze call) {
+__global__ void __launch_bounds__(kThreads, 1) squeeze_finish_kernel(Squeeze call) {
   const Geometry& geometry = call.features.geometry;
   const std::int64_t size = geometry.pixels(), channels = geometry.channels, chunks = call.features.chunks();
   const std::int64_t pixels = geometry.batch * size, maps = geometry.maps();
@@ -178,7 +178,7 @@ __global__ void __launch_bounds__(kThreads) squeeze_finish_kernel(Squeeze call) 
 // ------------------------------------------------------------------ Excite
 
 template <typename S, typename T, int kLevels>
-__global__ void __launch_bounds__(kThreads) excite_planes_kernel(Excite call) {
+__global__ void __launch_bounds__(kThreads, 1) excite_planes_kernel(Excite call) {
   constexpr int capacity = LevelCount<kLevels>::capacity;
   const Geometry& geometry = call.features.geometry;
   const std::int64_t size = geometry.pixels(), channels = geometry.channels;
@@ -225,7 +225,7 @@ __global__ void __launch_bounds__(kThreads) excite_planes_kernel(Excite call) {
 }
 
 template <typename S, typename T, int kLevels>
-__global__ void __launch_bounds__(kThreads) excite_last_kernel(Excite call) {
+__global__ void __launch_bounds__(kThreads, 1) excite_last_kernel(Excite call) {
   constexpr int capacity = LevelCount<kLevels>::capacity;
   const Geometry& geometry = call.features.geometry;
   const std::int64_t size = geometry.pixels(), channels = geometry.channels;
@@ -291,7 +291,7 @@ __device__ __forceinline__ T channel_gradient(const Input& call, const BlockPlac
 }
 
 template <typename S, typename T>
-__global__ void __launch_bounds__(kThreads) input_planes_kernel(Input call) {
+__global__ void __launch_bounds__(kThreads, 1) input_planes_kernel(Input call) {
   __shared__ T by_channel[kChannelChunk];
   const Geometry& geometry = call.features.geometry;
   const std::int64_t size = geometry.pixels(), channels = geometry.channels;
@@ -328,7 +328,7 @@ __global__ void __launch_bounds__(kThreads) input_planes_kernel(Input call) {
 }
 
 template <typename S, typename T>
-__global__ void __launch_bounds__(kThreads) input_last_kernel(Input call) {
+__global__ void __launch_bounds__(kThreads, 1) input_last_kernel(Input call) {
   const Geometry& geometry = call.features.geometry;
   const std::int64_t size = geometry.pixels(), channels = geometry.channels;
   const int c = static_cast<int>(threadIdx.x);

@@ -81,7 +81,7 @@ __device__ __forceinline__ T gather_gradient(const NodeGrid& grid, const T* valu
 // ------------------------------------------------------------------ Graph
 
 template <typename T>
-__global__ void __launch_bounds__(kThreads) graph_kernel(Graph call) {
+__global__ void __launch_bounds__(kThreads, 1) graph_kernel(Graph call) {
   const std::int64_t size = static_cast<std::int64_t>(call.height) * call.width;
   const NodeGrid grid = {call.height, call.width, call.width, call.neighborhood};
   for (std::int64_t item = first_item(); item < call.batch * size; item += item_step()) {
@@ -96,7 +96,7 @@ __global__ void __launch_bounds__(kThreads) graph_kernel(Graph call) {
 }
 
 template <typename T>
-__global__ void __launch_bounds__(kThreads) graph_rows_kernel(GraphBackward call) {
+__global__ void __launch_bounds__(kThreads, 1) graph_rows_kernel(GraphBackward call) {
   const Graph& graph = call.graph;
   const std::int64_t size = static_cast<std::int64_t>(graph.height) * graph.width;
   const NodeGrid grid = {graph.height, graph.width, graph.width, graph.neighborhood};
@@ -108,7 +108,7 @@ __global__ void __launch_bounds__(kThreads) graph_rows_kernel(GraphBackward call
 }
 
 template <typename T>
-__global__ void __launch_bounds__(kThreads) graph_gather_kernel(GraphBackward call) {
+__global__ void __launch_bounds__(kThreads, 1) graph_gather_kernel(GraphBackward call) {
   const Graph& graph = call.graph;
   const std::int64_t size = static_cast<std::int64_t>(graph.height) * graph.width;
   const NodeGrid grid = {graph.height, graph.width, graph.width, graph.neighborhood};
@@ -165,7 +165,7 @@ __device__ __forceinline__ void for_each_pixel(const MapPlace& place, int width,
 // All maps, scales and both reductions in one launch. Threads hand each other the pooled nodes through
 // global memory, which a barrier makes visible within the block.
 template <typename T>
-__global__ void __launch_bounds__(kThreads) nodes_kernel(Nodes call) {
+__global__ void __launch_bounds__(kThreads, 1) nodes_kernel(Nodes call) {
   const Geometry& geometry = call.geometry;
   const int width = geometry.width;
   const std::int64_t blocks = geometry.batch * geometry.maps();
@@ -212,7 +212,7 @@ __global__ void __launch_bounds__(kThreads) nodes_kernel(Nodes call) {
 }
 
 template <typename T>
-__global__ void __launch_bounds__(kThreads) nodes_backward_kernel(NodesBackward call) {
+__global__ void __launch_bounds__(kThreads, 1) nodes_backward_kernel(NodesBackward call) {
   const Nodes& nodes = call.nodes;
   const Geometry& geometry = nodes.geometry;
   const int width = geometry.width;

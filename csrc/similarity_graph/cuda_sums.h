@@ -14,7 +14,7 @@ constexpr int kSumsTogether = LevelCount<kLevels>::capacity <= 1   ? 2
                                                                    : 16;
 
 template <typename S, typename T, int kLevels>
-__global__ void __launch_bounds__(kThreads) sums_planes_kernel(Sums call) {
+__global__ void __launch_bounds__(kThreads, 1) sums_planes_kernel(Sums call) {
   constexpr int capacity = LevelCount<kLevels>::capacity, kTogether = kSumsTogether<kLevels>;
   __shared__ T pixel_sums[kWarps * capacity * kSegment];
   const Excite& excite = call.excite;
@@ -86,7 +86,7 @@ __global__ void __launch_bounds__(kThreads) sums_planes_kernel(Sums call) {
 }
 
 template <typename S, typename T, int kLevels>
-__global__ void __launch_bounds__(kThreads) sums_last_kernel(Sums call) {
+__global__ void __launch_bounds__(kThreads, 1) sums_last_kernel(Sums call) {
   constexpr int capacity = LevelCount<kLevels>::capacity;
   constexpr int kTogether = kSumsTogether<kLevels> / 2;  // one pixel's levels
   __shared__ T pixel_sums[kWarps * capacity * kSegment];
@@ -148,7 +148,7 @@ __global__ void __launch_bounds__(kThreads) sums_last_kernel(Sums call) {
 }
 
 template <typename T>
-__global__ void __launch_bounds__(kThreads) sums_finish_kernel(Sums call) {
+__global__ void __launch_bounds__(kThreads, 1) sums_finish_kernel(Sums call) {
   const Geometry& geometry = call.excite.features.geometry;
   const std::int64_t channels = geometry.channels, chunks = call.excite.features.chunks(), maps = geometry.maps();
   const std::int64_t size = static_cast<std::int64_t>(geometry.levels) * geometry.pixels();
