@@ -118,15 +118,24 @@ class HSGM(nn.Module):
         self.levels, self.scales = tuple(levels), tuple(scales)
         self.divisions = _divisions(self.levels, split, height, width)
         if not 1 <= len(self.scales) <= MAX_SCALES:
-            raise ValueError(f"{_OP}: scales must hold 1 to {MAX_SCALES} window sizes, got {len(self.scales)}")
+            raise ValueError(
+                f"{_OP}: scales must hold 1 to {MAX_SCALES} window sizes, got {len(self.scales)}"
+            )
         for scale in self.scales:
             _checks.check_integer(scale, "scales", 1, 2**15, _OP)
         check_edges(edges, _OP)
         _check_choice(pooling, "pooling", tuple(POOLINGS))
         _check_choice(impl, "impl", ("fused", "reference"))
         if not (isinstance(share_parameters, bool) or share_parameters == "level"):
-            raise ValueError(f'{_OP}: share_parameters must be False, True or "level", got {share_parameters!r}')
-        self.neighborhood, self.channel_window, self.edges, self.split = neighborhood, channel_window, edges, split
+            raise ValueError(
+                f'{_OP}: share_parameters must be False, True or "level", got {share_parameters!r}'
+            )
+        self.neighborhood, self.channel_window, self.edges, self.split = (
+            neighborhood,
+            channel_window,
+            edges,
+            split,
+        )
         self.residual, self.spatial, self.channel = bool(residual), bool(spatial), bool(channel)
         self.aggregate_scale, self.negative_slope = float(aggregate_scale), float(negative_slope)
         self.share_parameters, self.sync_batchnorm, self.impl = share_parameters, sync_batchnorm, impl
@@ -199,7 +208,9 @@ class HSGM(nn.Module):
         )
         assert weight is not None and bias is not None
         inputs = (x, theta, delta, weight, bias)
-        if not self.training and not (torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs)):
+        if not self.training and not (
+            torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs)
+        ):
             return evaluate(x, theta, delta, weight, bias, self.running_mean, self.running_var, self._plan)
         given = None if self.training else (self.running_mean, self.running_var)
         y, mean, variance, images = fused(x, theta, delta, weight, bias, given, self._plan, group)
@@ -209,7 +220,9 @@ class HSGM(nn.Module):
 
     def _reference(self, x: Tensor, delta: Tensor | None, weight: Tensor, bias: Tensor, group: Any) -> Tensor:
         precise = torch.float64 if x.dtype == torch.float64 else torch.float32
-        theta, delta, weight, bias = (None if p is None else p.to(precise) for p in (self.theta, delta, weight, bias))  # type: ignore[assignment]
+        theta, delta, weight, bias = (
+            None if p is None else p.to(precise) for p in (self.theta, delta, weight, bias)
+        )  # type: ignore[assignment]
         if x.shape[0] == 0 and group is None:  # PyTorch's batch norm has no statistics of nothing
             return x * self._plan.residual
         running_mean, running_var = self.running_mean.to(precise), self.running_var.to(precise)
@@ -242,7 +255,9 @@ class HSGM(nn.Module):
         if self.share_parameters is True:
             return parameter.expand(len(self.running_mean), -1)
         counts = [rows * columns for rows, columns in self.divisions]
-        return torch.cat([row.expand(count, -1) for row, count in zip(parameter.split(1), counts, strict=True)])
+        return torch.cat(
+            [row.expand(count, -1) for row, count in zip(parameter.split(1), counts, strict=True)]
+        )
 
     def _check_input(self, x: Tensor) -> None:
         _checks.check_features(x, "x", ("N", "C", "H", "W"), _OP)
@@ -251,7 +266,9 @@ class HSGM(nn.Module):
             shape = ", ".join(map(str, ("N", *expected)))
             raise ValueError(f"{_OP}: x must have shape ({shape}), got {tuple(x.shape)}")
         if x.device != self.weight.device:
-            raise ValueError(f"{_OP}: x must be on the device of the parameters ({self.weight.device}), got {x.device}")
+            raise ValueError(
+                f"{_OP}: x must be on the device of the parameters ({self.weight.device}), got {x.device}"
+            )
 
     def extra_repr(self) -> str:
         return (

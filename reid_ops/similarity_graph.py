@@ -12,7 +12,13 @@ from .reference.similarity_graph import graph_within
 
 __all__ = ["similarity_graph"]
 
-EDGES = {"none": 0, "softmax": 1, "printed": 2, "product": 3, "negdist": 4}  # csrc/similarity_graph/kernels.h: Edges
+EDGES = {
+    "none": 0,
+    "softmax": 1,
+    "printed": 2,
+    "product": 3,
+    "negdist": 4,
+}  # csrc/similarity_graph/kernels.h: Edges
 MAX_REACH = 181  # the squared distance to a neighbour is at most 2**15
 
 _OP = "similarity_graph"
@@ -196,7 +202,9 @@ def _register(library: str) -> None:
             result[k] = gradient
         return tuple(result)
 
-    torch.library.register_autograd(f"{library}::similarity_graph", backward_forward, setup_context=save_forward)
+    torch.library.register_autograd(
+        f"{library}::similarity_graph", backward_forward, setup_context=save_forward
+    )
     torch.library.register_autograd(
         f"{library}::similarity_graph_backward", backward_backward, setup_context=save_backward
     )

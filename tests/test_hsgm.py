@@ -60,7 +60,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
 SHAPES = [(3, 20, 9, 6), (2, 130, 16, 8), (3, 33, 13, 7), (2, 1, 4, 1), (1, 3, 8, 5), (2, 5, 31, 19)]
 
 
-def make(shape: tuple[int, ...], device: str, dtype: torch.dtype = torch.float64, **options: Any) -> reid_ops.HSGM:
+def make(
+    shape: tuple[int, ...], device: str, dtype: torch.dtype = torch.float64, **options: Any
+) -> reid_ops.HSGM:
     """A module with random parameters and running statistics, the same for every dtype."""
     torch.manual_seed(3)
     module = reid_ops.HSGM(*shape[1:], **options).double()
@@ -88,7 +90,9 @@ def assert_close(found: Results, expected: Results, tolerance: float) -> None:
     assert found.keys() == expected.keys()
     for name, tensor in found.items():
         scale = expected[name].double().abs().max()
-        if name == "delta.grad":  # batch norm undoes a channel's scale: what is left of this one is cancellation
+        if (
+            name == "delta.grad"
+        ):  # batch norm undoes a channel's scale: what is left of this one is cancellation
             scale = scale + expected["weight.grad"].abs().max()
         error = (tensor.double() - expected[name].double()).abs().max()
         assert error <= tolerance * scale, f"{name}: off by {error:.3g}, largest {scale:.3g}"
@@ -125,7 +129,9 @@ def test_shapes(backend: Backend, shape: tuple[int, ...], layout: torch.memory_f
         assert_close(found, expected, 1e-11)
 
 
-def check_precision(shape: tuple[int, ...], dtype: torch.dtype, layout: torch.memory_format, device: str) -> None:
+def check_precision(
+    shape: tuple[int, ...], dtype: torch.dtype, layout: torch.memory_format, device: str
+) -> None:
     """Against float64, the fused module is about as precise as plain PyTorch in float32."""
     x = torch.randn(shape, device=device).to(dtype)
     grad = torch.randn_like(x)
@@ -334,8 +340,16 @@ def test_opcheck(backend: Backend) -> None:
     device: Any = {"device": backend.device}
     double: Any = {"dtype": torch.float64, **device}
     x, y = torch.randn(2, n, c, h, w, **device)
-    planes, by_map, table = torch.randn(n, 2, h, w, **device), torch.randn(n, maps, c, **device), torch.rand(maps, c, **double)
-    mean, per_map, weight = torch.rand(n, maps, **double), torch.rand(n, maps, **device), torch.rand(maps, c, **device)
+    planes, by_map, table = (
+        torch.randn(n, 2, h, w, **device),
+        torch.randn(n, maps, c, **device),
+        torch.rand(maps, c, **double),
+    )
+    mean, per_map, weight = (
+        torch.rand(n, maps, **double),
+        torch.rand(n, maps, **device),
+        torch.rand(maps, c, **device),
+    )
     scaled, theta = torch.randn(n, 2, 1, h, w, **device), torch.randn(2, 1, h, w, **device)
     graph = (rows, columns, [3], 0, 1, False, 1)
     size = (h, w, rows, columns)
@@ -370,7 +384,9 @@ def test_compile_and_export(backend: Backend) -> None:
         for training in (True, False):
             module = make(shape, backend.device, torch.float32, **options).train(training)
             compiled = torch.compile(
-                make(shape, backend.device, torch.float32, **options).train(training), fullgraph=True, backend="aot_eager"
+                make(shape, backend.device, torch.float32, **options).train(training),
+                fullgraph=True,
+                backend="aot_eager",
             )
             expected, found = run(module, x, grad), run(compiled, x, grad)
             for name, tensor in expected.items():

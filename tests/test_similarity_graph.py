@@ -20,7 +20,12 @@ import reid_ops
 from reid_ops import reference
 from tests.conftest import Backend
 
-ROUNDING = {torch.float64: 2.0**-53, torch.float32: 2.0**-24, torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8}
+ROUNDING = {
+    torch.float64: 2.0**-53,
+    torch.float32: 2.0**-24,
+    torch.float16: 2.0**-11,
+    torch.bfloat16: 2.0**-8,
+}
 DTYPES = list(ROUNDING)
 EDGES = ["softmax", "printed", "product", "negdist", "none"]
 

@@ -1,108 +1,5 @@
-// similarity_graph on the CPU: the four passes over the features, streaming along memory.
+// similarity_graph on the CPU: the passes over the features, streaming along memory. Sums is in cpu_sums.h.
 // Part of cpu_kernels.h, compiled once per instruction set; no include guard.
-//
-// An item is one image's chunk of channels. [N,C,H,W]: planes one by one, a vector is consecutive
-// pixels of a region. [N,H,W,C]: pixels one by one, a vector is consecutive channels.
-
-// A region's runs of consecutive pixels. Looked up once for a chunk: the region's place takes divisions.
-struct Runs {
-  int first, length, count, stride;
-
-  static Runs of(const Geometry& geometry, int region) {
-    const Area area = geometry.region(region);
-    const int first = area.top * geometry.width + area.left;
-    if (area.columns() == geometry.width) return {first, area.size(), 1, 0};
-    return {first, area.columns(), area.rows(), geometry.width};
-  }
-  static std::size_t bytes(const Geometry& geometry) { return CpuScratch::bytes_of<Runs>(geometry.regions()); }
-  static const Runs* of_regions(CpuScratch& scratch, const Geometry& geometry) {
-    Runs* result = scratch.take<Runs>(geometry.regions());
-    for (int region = 0; region < geometry.regions(); ++region) result[region] = of(geometry, region);
-    return result;
-  }
-};
-
-// f(first pixel, pixels) for every run.
-template <typename Function>
-REID_OPS_INLINE void for_each_run(const Runs& runs, const Function& f) {
-  for (int run = 0; run < runs.count; ++run) {
-    f(std::int64_t{runs.first} + run * runs.stride, std::int64_t{runs.length});
-  }
-}
-
-// f(offset, lanes used): whole vectors, then what is left.
-template <typename T, typename Function>
-REID_OPS_INLINE void for_each_vector(std::int64_t begin, std::int64_t length, const Function& f) {
-  constexpr int lanes = kLanes<T>;
-  std::int64_t done = 0;
-  for (; done + lanes <= length; done += lanes) f(begin + done, std::integral_constant<int, lanes>());
-  if (done < length) f(begin + done, static_cast<int>(length - done));
-}
-
-// One exchange of sums_of_lanes: lanes without the bit kDistance get upper[l] + upper[l ^ kDistance], the
-// others lower's.
-template <typename T, int kDistance, int... kLane>
-REID_OPS_INLINE Vector<T> exchange(Vector<T> upper, Vector<T> lower, std::integer_sequence<int, kLane...>) {
-  constexpr int lanes = kLanes<T>;
-  return __builtin_shufflevector(upper, lower, ((kLane & kDistance) ? lanes + kLane : kLane)...) +
-         __builtin_shufflevector(upper, lower, ((kLane & kDistance) ? lanes + (kLane ^ kDistance) : kLane ^ kDistance)...);
-}
-
-// Adds up the lanes of kLanes vectors at once, in kLanes - 1 exchanges: lane l becomes the sum of vectors[l].
-template <typename T, int kDistance = kLanes<T> / 2>
-REID_OPS_INLINE Vector<T> sums_of_lanes(Vector<T>* vectors) {
-  for (int i = 0; i < kDistance; ++i) {
-    vectors[i] = exchange<T, kDistance>(vectors[i], vectors[i + kDistance],
-                                        std::make_integer_sequence<int, kLanes<T>>());
-  }
-  if constexpr (kDistance > 1) return sums_of_lanes<T, kDistance / 2>(vectors);
-  return vectors[0];
-}
-
-template <typename T>
-REID_OPS_INLINE T sum_of_lanes(Vector<T> value) {
-  Vector<T> vectors[kLanes<T>] = {};
-  vectors[0] = value;
-  return sums_of_lanes<T>(vectors)[0];
-}
-
-// Vectors to be added up across their lanes, many at once.
-template <typename T>
-struct LaneSums {
-  Vector<T>* vectors;
-
-  static std::int64_t padded(std::int64_t count) { return (count + kLanes<T> - 1) / kLanes<T> * kLanes<T>; }
-  static std::size_t bytes(std::int64_t count) { return CpuScratch::bytes_of<T>(padded(count) * kLanes<T>); }
-  static LaneSums take(CpuScratch& scratch, std::int64_t count) {
-    T* memory = scratch.take<T>(padded(count) * kLanes<T>);
-    std::fill(memory, memory + padded(count) * kLanes<T>, T(0));
-    return {reinterpret_cast<Vector<T>*>(memory)};
-  }
-  // f(index, sum) for the first `count` vectors; what they held is lost.
-  template <typename Function>
-  REID_OPS_INLINE void finish(std::int64_t count, const Function& f) const {
-    for (std::int64_t first = 0; first < count; first += kLanes<T>) {
-      const Vector<T> sums = sums_of_lanes<T>(vectors + first);
-      const int used = static_cast<int>(std::min<std::int64_t>(kLanes<T>, count - first));
-      for (int lane = 0; lane < used; ++lane) f(first + lane, sums[lane]);
-    }
-  }
-};
-
-template <typename T>
-REID_OPS_INLINE Vector<T> leaky(Vector<T> value, Vector<T> slope) {
-  return value > Vector<T>{} ? value : value * slope;
-}
-
-struct Chunk {
-  std::int64_t image, index, first;
-  int count;
-  static Chunk at(const Features& features, std::int64_t item) {
-    const std::int64_t chunks = features.chunks(), first = item % chunks * kChannelChunk;
-    return {item / chunks, item % chunks, first,
-            static_cast<int>(std::min<std::int64_t>(kChannelChunk, features.geometry.channels - first))};
-  }
-};
 
 // ------------------------------------------------------------------ Squeeze
 
@@ -111,8 +8,9 @@ void squeeze_chunk(const Squeeze& call, const Chunk& chunk) {
   const Geometry& geometry = call.features.geometry;
   const std::int64_t channels = geometry.channels, size = geometry.pixels(), regions = geometry.regions();
   CpuScratch& scratch = CpuScratch::of_this_thread();
-  scratch.reserve(CpuScratch::bytes_of<T>(size + kLanes<T>) + CpuScratch::bytes_of<T>(kChannelChunk + kLanes<T>) +
-                  LaneSums<T>::bytes(regions) + Runs::bytes(geometry));
+  scratch.reserve(CpuScratch::bytes_of<T>(size + kLanes<T>) +
+                  CpuScratch::bytes_of<T>(kChannelChunk + kLanes<T>) + LaneSums<T>::bytes(regions) +
+                  Runs::bytes(geometry));
   T* pixels = scratch.take<T>(size + kLanes<T>);
   T* sums = scratch.take<T>(kChannelChunk + kLanes<T>);
   const auto lane_sums = LaneSums<T>::take(scratch, regions);
@@ -133,7 +31,8 @@ void squeeze_chunk(const Squeeze& call, const Chunk& chunk) {
         });
         lane_sums.vectors[region] = sum;
       }
-      lane_sums.finish(regions, [&](std::int64_t region, T sum) { region_sums[region * channels + c] = sum; });
+      lane_sums.finish(regions,
+                       [&](std::int64_t region, T sum) { region_sums[region * channels + c] = sum; });
     }
   } else {
     const S* x = static_cast<const S*>(call.x) + chunk.image * size * channels + chunk.first;
@@ -153,7 +52,8 @@ void squeeze_chunk(const Squeeze& call, const Chunk& chunk) {
       std::copy_n(sums, chunk.count, region_sums + region * channels);
     }
   }
-  std::copy_n(pixels, size, static_cast<T*>(call.partial) + (chunk.image * call.features.chunks() + chunk.index) * size);
+  std::copy_n(pixels, size,
+              static_cast<T*>(call.partial) + (chunk.image * call.features.chunks() + chunk.index) * size);
 }
 
 // Adds up the regions of every map: source [regions, stride], f(map, channel, sum).
@@ -231,7 +131,8 @@ struct LevelsAt {
     levels = kLevels > 0 ? kLevels : geometry.levels;
     for (int level = 0; level < levels; ++level) {
       const std::int64_t map = image * geometry.maps() + geometry.map_of_region(level, region);
-      centred[level] = static_cast<const T*>(call.centred) + (image * geometry.levels + level) * geometry.pixels();
+      centred[level] =
+          static_cast<const T*>(call.centred) + (image * geometry.levels + level) * geometry.pixels();
       scale[level] = static_cast<const T*>(call.scale) + map * geometry.channels;
       shift[level] = static_cast<const T*>(call.shift) + map * geometry.channels;
     }
@@ -302,151 +203,18 @@ void run_features(const Excite& call, int, std::int64_t begin, std::int64_t end)
   for (std::int64_t item = begin; item < end; ++item) {
     const Chunk chunk = Chunk::at(call.features, item);
     switch (call.features.geometry.levels) {
-      case 1: excite_chunk<S, T, 1>(call, chunk); break;
-      case 2: excite_chunk<S, T, 2>(call, chunk); break;
-      case 3: excite_chunk<S, T, 3>(call, chunk); break;
-      default: excite_chunk<S, T, 0>(call, chunk); break;
-    }
-  }
-}
-
-// ------------------------------------------------------------------ Sums
-
-template <typename S, typename T, int kLevels>
-void sums_chunk(const Sums& call, const Chunk& chunk) {
-  constexpr int capacity = LevelsAt<T, kLevels>::capacity;
-  const Geometry& geometry = call.excite.features.geometry;
-  const std::int64_t channels = geometry.channels, size = geometry.pixels();
-  const int regions = geometry.regions(), levels = kLevels > 0 ? kLevels : geometry.levels;
-  const Vector<T> zero = {}, factor = zero + static_cast<T>(call.excite.factor);
-  const Vector<T> slope = zero + static_cast<T>(call.excite.factor * call.excite.negative_slope);
-  CpuScratch& scratch = CpuScratch::of_this_thread();
-  const std::int64_t stride = size + kLanes<T>, chunk_stride = kChannelChunk + kLanes<T>;
-  scratch.reserve(CpuScratch::bytes_of<T>(levels * stride) + 2 * CpuScratch::bytes_of<T>(levels * chunk_stride) +
-                  LevelsAt<T, kLevels>::bytes(call.excite) + 2 * LaneSums<T>::bytes(regions * levels) +
-                  Runs::bytes(geometry));
-  T* pixels = scratch.take<T>(levels * stride);
-  T* totals = scratch.take<T>(levels * chunk_stride);
-  T* moments = scratch.take<T>(levels * chunk_stride);
-  const auto* levels_at = LevelsAt<T, kLevels>::of_regions(scratch, call.excite, chunk.image);
-  const Runs* runs = Runs::of_regions(scratch, geometry);
-  const auto lane_totals = LaneSums<T>::take(scratch, regions * levels);
-  const auto lane_moments = LaneSums<T>::take(scratch, regions * levels);
-  std::fill(pixels, pixels + levels * stride, T(0));
-  const std::int64_t region_place = chunk.image * regions * levels * channels + chunk.first;
-  T* region_total = static_cast<T*>(call.region_total) + region_place;
-  T* region_moment = static_cast<T*>(call.region_moment) + region_place;
-  const std::int64_t image = chunk.image * channels * size;
-  if (!call.excite.features.channels_last) {
-    for (int c = 0; c < chunk.count; ++c) {
-      const std::int64_t channel = chunk.first + c;
-      const S* x = static_cast<const S*>(call.excite.x) + image + channel * size;
-      for (int region = 0; region < regions; ++region) {
-        const LevelsAt<T, kLevels>& at = levels_at[region];
-        Vector<T> scale[capacity], shift[capacity], total[capacity] = {}, moment[capacity] = {};
-        for (int l = 0; l < at.count(); ++l) {
-          scale[l] = zero + at.scale[l][channel], shift[l] = zero + at.shift[l][channel];
-        }
-        for_each_run(runs[region], [&](std::int64_t begin, std::int64_t length) REID_OPS_NODE_LAMBDA {
-          for_each_vector<T>(begin, length, [&](std::int64_t p, auto count) REID_OPS_NODE_LAMBDA {
-            const Vector<T> grad = load_first<S, T>(x + p, count);
-            for (int l = 0; l < at.count(); ++l) {
-              const Vector<T> a = load_first<T, T>(at.centred[l] + p, count);
-              const Vector<T> d = grad * (a * scale[l] + shift[l] > zero ? factor : slope);
-              total[l] += d;
-              moment[l] += d * a;
-              T* target = pixels + l * stride + p;
-              store_narrowed<T, T>(target, load_widened<T, T>(target) + d * scale[l]);
-            }
-          });
-        });
-        for (int l = 0; l < at.count(); ++l) {
-          lane_totals.vectors[region * levels + l] = total[l];
-          lane_moments.vectors[region * levels + l] = moment[l];
-        }
-      }
-      lane_totals.finish(regions * levels, [&](std::int64_t k, T sum) { region_total[k * channels + c] = sum; });
-      lane_moments.finish(regions * levels, [&](std::int64_t k, T sum) { region_moment[k * channels + c] = sum; });
-    }
-  } else {
-    const S* x = static_cast<const S*>(call.excite.x) + image + chunk.first;
-    for (int region = 0; region < regions; ++region) {
-      const LevelsAt<T, kLevels>& at = levels_at[region];
-      std::fill(totals, totals + levels * chunk_stride, T(0));
-      std::fill(moments, moments + levels * chunk_stride, T(0));
-      for_each_run(runs[region], [&](std::int64_t begin, std::int64_t length) REID_OPS_NODE_LAMBDA {
-        for (std::int64_t p = begin; p < begin + length; ++p) {
-          Vector<T> sum[capacity] = {};
-          for_each_vector<T>(0, chunk.count, [&](std::int64_t c, auto count) REID_OPS_NODE_LAMBDA {
-            const Vector<T> grad = load_first<S, T>(x + p * channels + c, count);
-            for (int l = 0; l < at.count(); ++l) {
-              const T a = at.centred[l][p];
-              const Vector<T> scale = load_first<T, T>(at.scale[l] + chunk.first + c, count);
-              const Vector<T> shift = load_first<T, T>(at.shift[l] + chunk.first + c, count);
-              const Vector<T> d = grad * (scale * a + shift > zero ? factor : slope);
-              T* total = totals + l * chunk_stride + c;
-              T* moment = moments + l * chunk_stride + c;
-              store_narrowed<T, T>(total, load_widened<T, T>(total) + d);
-              store_narrowed<T, T>(moment, load_widened<T, T>(moment) + d * a);
-              sum[l] += d * scale;
-            }
-          });
-          for (int l = 0; l < at.count(); ++l) pixels[l * stride + p] = sum_of_lanes<T>(sum[l]);
-        }
-      });
-      for (int l = 0; l < levels; ++l) {
-        std::copy_n(totals + l * chunk_stride, chunk.count, region_total + (region * levels + l) * channels);
-        std::copy_n(moments + l * chunk_stride, chunk.count, region_moment + (region * levels + l) * channels);
-      }
-    }
-  }
-  T* partial = static_cast<T*>(call.partial) +
-               (chunk.image * call.excite.features.chunks() + chunk.index) * levels * size;
-  for (int l = 0; l < levels; ++l) std::copy_n(pixels + l * stride, size, partial + l * size);
-}
-
-template <typename T>
-void sums_finish(const Sums& call, std::int64_t image) {
-  const Geometry& geometry = call.excite.features.geometry;
-  const int levels = geometry.levels;
-  const std::int64_t channels = geometry.channels, chunks = call.excite.features.chunks();
-  const std::int64_t size = std::int64_t{levels} * geometry.pixels();
-  const T* partial = static_cast<const T*>(call.partial) + image * chunks * size;
-  T* sums = static_cast<T*>(call.sums) + image * size;
-  std::copy_n(partial, size, sums);
-  for (std::int64_t chunk = 1; chunk < chunks; ++chunk) {
-    for (std::int64_t p = 0; p < size; ++p) sums[p] += partial[chunk * size + p];
-  }
-  CpuScratch& scratch = CpuScratch::of_this_thread();
-  scratch.reserve(CpuScratch::bytes_of<T>(channels));
-  T* map_sums = scratch.take<T>(channels);
-  const std::int64_t stride = levels * channels, regions = image * geometry.regions() * stride;
-  for (int level = 0; level < levels; ++level) {
-    const auto add_up = [&](const void* source, void* target) {
-      for_each_map_sum(geometry, level, static_cast<const T*>(source) + regions + level * channels, stride, map_sums,
-                       [&](int map, const T* sum) {
-                         std::copy_n(sum, channels,
-                                     static_cast<T*>(target) + (image * geometry.maps() + map) * channels);
-                       });
-    };
-    add_up(call.region_total, call.total);
-    add_up(call.region_moment, call.moment);
-  }
-}
-
-template <typename S, typename T>
-void run_features(const Sums& call, int step, std::int64_t begin, std::int64_t end) {
-  for (std::int64_t item = begin; item < end; ++item) {
-    if (step == 1) {
-      sums_finish<T>(call, item);
-      continue;
-    }
-    const Chunk chunk = Chunk::at(call.excite.features, item);
-    switch (call.excite.features.geometry.levels) {
-      case 1: sums_chunk<S, T, 1>(call, chunk); break;
-      case 2: sums_chunk<S, T, 2>(call, chunk); break;
-      case 3: sums_chunk<S, T, 3>(call, chunk); break;
-      default: sums_chunk<S, T, 0>(call, chunk); break;
+      case 1:
+        excite_chunk<S, T, 1>(call, chunk);
+        break;
+      case 2:
+        excite_chunk<S, T, 2>(call, chunk);
+        break;
+      case 3:
+        excite_chunk<S, T, 3>(call, chunk);
+        break;
+      default:
+        excite_chunk<S, T, 0>(call, chunk);
+        break;
     }
   }
 }
@@ -479,7 +247,8 @@ void input_chunk(const Input& call, const Chunk& chunk) {
     for (int l = 0; l < geometry.levels; ++l) {
       const int map = geometry.map_of_region(l, region);
       const T pixels = static_cast<T>(geometry.map_area(map).size());
-      const T* source = static_cast<const T*>(call.grad_means) + (chunk.image * maps + map) * channels + chunk.first;
+      const T* source =
+          static_cast<const T*>(call.grad_means) + (chunk.image * maps + map) * channels + chunk.first;
       for (int c = 0; c < chunk.count; ++c) by_channel[region * stride + c] += source[c] / pixels;
     }
   }
@@ -494,7 +263,8 @@ void input_chunk(const Input& call, const Chunk& chunk) {
         for_each_run(runs[region], [&](std::int64_t begin, std::int64_t length) REID_OPS_NODE_LAMBDA {
           for_each_vector<T>(begin, length, [&](std::int64_t p, auto count) REID_OPS_NODE_LAMBDA {
             const Vector<T> grad = load_first<S, T>(grad_y + plane + p, count);
-            store_some<S, T>(grad_x + plane + p, grad * residual + (load_widened<T, T>(by_pixel + p) + own), count);
+            store_some<S, T>(grad_x + plane + p, grad * residual + (load_widened<T, T>(by_pixel + p) + own),
+                             count);
           });
         });
       }

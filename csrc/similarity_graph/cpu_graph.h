@@ -128,7 +128,9 @@ template <typename T>
 struct GraphGradient {
   Padded<T> shift, inverse, mean, own;
 
-  static std::size_t bytes(int rows, int columns, int reach) { return 4 * Padded<T>::bytes(rows, columns, reach); }
+  static std::size_t bytes(int rows, int columns, int reach) {
+    return 4 * Padded<T>::bytes(rows, columns, reach);
+  }
   static GraphGradient take(CpuScratch& scratch, int rows, int columns, int reach) {
     const auto one = [&] { return Padded<T>::take(scratch, rows, columns, reach); };
     GraphGradient result;
@@ -136,7 +138,8 @@ struct GraphGradient {
     return result;
   }
 
-  void run(const Grid<T>& grid, const Padded<T>& values, const Padded<T>& grad, const Padded<T>& result) const {
+  void run(const Grid<T>& grid, const Padded<T>& values, const Padded<T>& grad,
+           const Padded<T>& result) const {
     const Edges edges = grid.neighborhood.edges;
     grid.for_each_vector([&](int r, int first, int) {
       const Row<Vector<T>> row = grid.row_at(values, r, first);
@@ -154,7 +157,8 @@ struct GraphGradient {
     grid.for_each_vector([&](int r, int first, int) {
       const Vector<T> node = load_widened<T, T>(values.row(r) + first);
       const Vector<T> one = constant<Vector<T>>(1);
-      Vector<T> sum = load_widened<T, T>(grad.row(r) + first) * (one + load_widened<T, T>(own.row(r) + first));
+      Vector<T> sum =
+          load_widened<T, T>(grad.row(r) + first) * (one + load_widened<T, T>(own.row(r) + first));
       grid.visit(r, first, [&](std::int64_t offset, typename Grid<T>::Mask exists) REID_OPS_NODE_LAMBDA {
         const Row<Vector<T>> row = {load_widened<T, T>(shift.origin + offset),
                                     load_widened<T, T>(inverse.origin + offset),
@@ -187,8 +191,7 @@ void run_graph(const Graph& call, std::int64_t begin, std::int64_t end) {
     const Padded<T> values = copy_padded(scratch, static_cast<const T*>(call.values) + b * size, call.height,
                                          call.width, call.neighborhood.reach);
     const Grid<T> grid = {call.height, call.width, call.neighborhood, values.stride};
-    const T* theta =
-        call.theta ? static_cast<const T*>(call.theta) + b % call.theta_rows * size : nullptr;
+    const T* theta = call.theta ? static_cast<const T*>(call.theta) + b % call.theta_rows * size : nullptr;
     T* output = static_cast<T*>(call.output) + b * size;
     T* aggregate = call.aggregate ? static_cast<T*>(call.aggregate) + b * size : nullptr;
     grid.for_each_vector([&](int r, int first, int count) {
@@ -208,7 +211,8 @@ void run_graph(const GraphBackward& call, std::int64_t begin, std::int64_t end) 
   const std::int64_t size = std::int64_t{rows} * columns;
   CpuScratch& scratch = CpuScratch::of_this_thread();
   for (std::int64_t b = begin; b < end; ++b) {
-    scratch.reserve(3 * Padded<T>::bytes(rows, columns, reach) + GraphGradient<T>::bytes(rows, columns, reach));
+    scratch.reserve(3 * Padded<T>::bytes(rows, columns, reach) +
+                    GraphGradient<T>::bytes(rows, columns, reach));
     const Padded<T> values =
         copy_padded(scratch, static_cast<const T*>(graph.values) + b * size, rows, columns, reach);
     const Padded<T> grad =
@@ -234,7 +238,7 @@ template <typename T>
 struct Pool {
   Window* down;  // a window for every row, then one for every column
   Window* across;
-  T* between;    // rows x columns
+  T* between;  // rows x columns
 
   static std::size_t bytes(int rows, int columns) {
     return CpuScratch::bytes_of<Window>(rows) + CpuScratch::bytes_of<Window>(columns) +
@@ -252,7 +256,8 @@ struct Pool {
     for (int c = 0; c < columns; ++c) across[c] = pooling_window(c, columns, k, pooling);
   }
 
-  void forward(const T* source, std::int64_t source_stride, int rows, int columns, const Padded<T>& result) const {
+  void forward(const T* source, std::int64_t source_stride, int rows, int columns,
+               const Padded<T>& result) const {
     for (int r = 0; r < rows; ++r) {
       for (int c = 0; c < columns; ++c) between[c] = source[down[r].begin * source_stride + c];
       for (int i = down[r].begin + 1; i < down[r].end; ++i) {
@@ -300,7 +305,8 @@ void run_nodes(const Nodes& call, std::int64_t begin, std::int64_t end) {
     const std::int64_t corner = std::int64_t{area.top} * width + area.left;
     for (int k = 0; k < call.scales; ++k) {
       pool.prepare(rows, columns, call.scale[k], call.pooling);
-      pool.forward(static_cast<const T*>(call.squeezed) + image * size + corner, width, rows, columns, values);
+      pool.forward(static_cast<const T*>(call.squeezed) + image * size + corner, width, rows, columns,
+                   values);
       const std::int64_t plane = ((image * geometry.levels + level) * call.scales + k) * size + corner;
       const T* theta =
           static_cast<const T*>(call.theta) + (std::int64_t{level} * call.scales + k) * size + corner;
@@ -346,8 +352,8 @@ void run_nodes(const NodesBackward& call, std::int64_t begin, std::int64_t end) 
     const int map = static_cast<int>(item % maps), level = geometry.level_of(map);
     const Area area = geometry.map_area(map);
     const int rows = area.rows(), columns = area.columns();
-    scratch.reserve(3 * Padded<T>::bytes(rows, columns, reach) + GraphGradient<T>::bytes(rows, columns, reach) +
-                    Pool<T>::bytes(rows, columns));
+    scratch.reserve(3 * Padded<T>::bytes(rows, columns, reach) +
+                    GraphGradient<T>::bytes(rows, columns, reach) + Pool<T>::bytes(rows, columns));
     const Padded<T> values = Padded<T>::take(scratch, rows, columns, reach);
     const Padded<T> grad = Padded<T>::take(scratch, rows, columns, reach);
     const Padded<T> result = Padded<T>::take(scratch, rows, columns, reach);
@@ -358,7 +364,8 @@ void run_nodes(const NodesBackward& call, std::int64_t begin, std::int64_t end) 
     const std::int64_t plane = (image * geometry.levels + level) * size + corner;
     const T* sums = static_cast<const T*>(call.sums) + plane;
     const T* centred = static_cast<const T*>(nodes.centred) + plane;
-    const T offset = static_cast<const T*>(call.offset)[item], slope = static_cast<const T*>(call.slope)[item];
+    const T offset = static_cast<const T*>(call.offset)[item],
+            slope = static_cast<const T*>(call.slope)[item];
     T* grad_nodes = static_cast<T*>(call.grad_nodes) + plane;
     T* target = static_cast<T*>(call.grad_squeezed) + plane;
     for (int r = 0; r < rows; ++r) {

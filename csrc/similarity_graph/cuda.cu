@@ -24,13 +24,15 @@ cudaError_t launch_squeeze(const Squeeze& call, cudaStream_t stream) {
   if (error != cudaSuccess) return error;
   const Geometry& geometry = call.features.geometry;
   return start(squeeze_finish_kernel<T>,
-               grid_of_items(geometry.batch * (geometry.pixels() + geometry.maps() * geometry.channels)), stream, call);
+               grid_of_items(geometry.batch * (geometry.pixels() + geometry.maps() * geometry.channels)),
+               stream, call);
 }
 
 template <typename S, typename T, int kLevels>
 cudaError_t launch_excite_levels(const Excite& call, cudaStream_t stream) {
-  return start(call.features.channels_last ? excite_last_kernel<S, T, kLevels> : excite_planes_kernel<S, T, kLevels>,
-               grid_of(blocks_of(call.features)), stream, call);
+  return start(
+      call.features.channels_last ? excite_last_kernel<S, T, kLevels> : excite_planes_kernel<S, T, kLevels>,
+      grid_of(blocks_of(call.features)), stream, call);
 }
 
 template <typename S, typename T>
@@ -42,9 +44,9 @@ cudaError_t launch_excite(const Excite& call, cudaStream_t stream) {
 
 template <typename S, typename T, int kLevels>
 cudaError_t launch_sums_levels(const Sums& call, cudaStream_t stream) {
-  return start(
-      call.excite.features.channels_last ? sums_last_kernel<S, T, kLevels> : sums_planes_kernel<S, T, kLevels>,
-      grid_of(blocks_of(call.excite.features)), stream, call);
+  return start(call.excite.features.channels_last ? sums_last_kernel<S, T, kLevels>
+                                                  : sums_planes_kernel<S, T, kLevels>,
+               grid_of(blocks_of(call.excite.features)), stream, call);
 }
 
 template <typename S, typename T>
@@ -75,35 +77,38 @@ dim3 grid_of_maps(const Geometry& geometry) { return grid_of(geometry.batch * ge
 
 }  // namespace
 
-#define REID_OPS_LAUNCH(Call, kernel, is_double, grid)                        \
-  cudaError_t cuda_launch(const Call& call, cudaStream_t stream) {            \
+#define REID_OPS_LAUNCH(Call, kernel, is_double, grid)                            \
+  cudaError_t cuda_launch(const Call& call, cudaStream_t stream) {                \
     return start(is_double ? kernel<double> : kernel<float>, grid, stream, call); \
   }
-REID_OPS_LAUNCH(Graph, graph_kernel, call.is_double, grid_of_items(call.batch * call.height * call.width))
+REID_OPS_LAUNCH(Graph, graph_kernel, call.is_double, grid_of_items(call.batch* call.height* call.width))
 REID_OPS_LAUNCH(Nodes, nodes_kernel, call.is_double, grid_of_maps(call.geometry))
 REID_OPS_LAUNCH(NodesBackward, nodes_backward_kernel, call.nodes.is_double, grid_of_maps(call.nodes.geometry))
 REID_OPS_LAUNCH(Statistics, statistics_kernel, call.is_double, grid_of_items(table_of(call.geometry)))
-REID_OPS_LAUNCH(Affine, affine_kernel, call.is_double, grid_of_items(call.geometry.batch * table_of(call.geometry)))
-REID_OPS_LAUNCH(AffineSums, affine_sums_kernel, call.affine.is_double, grid_of_items(table_of(call.affine.geometry)))
-REID_OPS_LAUNCH(AffineBackward, affine_backward_kernel, call.affine.is_double, grid_of_maps(call.affine.geometry))
+REID_OPS_LAUNCH(Affine, affine_kernel, call.is_double,
+                grid_of_items(call.geometry.batch* table_of(call.geometry)))
+REID_OPS_LAUNCH(AffineSums, affine_sums_kernel, call.affine.is_double,
+                grid_of_items(table_of(call.affine.geometry)))
+REID_OPS_LAUNCH(AffineBackward, affine_backward_kernel, call.affine.is_double,
+                grid_of_maps(call.affine.geometry))
 #undef REID_OPS_LAUNCH
 
 cudaError_t cuda_launch(const GraphBackward& call, cudaStream_t stream) {
   return call.graph.is_double ? launch_graph<double>(call, stream) : launch_graph<float>(call, stream);
 }
 
-#define REID_OPS_LAUNCH(Call, function, features)                            \
-  cudaError_t cuda_launch(const Call& call, cudaStream_t stream) {           \
-    switch (features.type) {                                                 \
-      case DataType::kFloat32:                                               \
-        return function<float, float>(call, stream);                         \
-      case DataType::kFloat64:                                               \
-        return function<double, double>(call, stream);                       \
-      case DataType::kFloat16:                                               \
-        return function<__half, float>(call, stream);                        \
-      default:                                                               \
-        return function<__nv_bfloat16, float>(call, stream);                 \
-    }                                                                        \
+#define REID_OPS_LAUNCH(Call, function, features)                  \
+  cudaError_t cuda_launch(const Call& call, cudaStream_t stream) { \
+    switch (features.type) {                                       \
+      case DataType::kFloat32:                                     \
+        return function<float, float>(call, stream);               \
+      case DataType::kFloat64:                                     \
+        return function<double, double>(call, stream);             \
+      case DataType::kFloat16:                                     \
+        return function<__half, float>(call, stream);              \
+      default:                                                     \
+        return function<__nv_bfloat16, float>(call, stream);       \
+    }                                                              \
   }
 REID_OPS_LAUNCH(Squeeze, launch_squeeze, call.features)
 REID_OPS_LAUNCH(Excite, launch_excite, call.features)

@@ -37,8 +37,8 @@ __global__ void __launch_bounds__(kThreads, 1) affine_kernel(Affine call) {
     const double b = static_cast<const T*>(call.channel)[item], mean = call.mean[item / channels];
     const double factor = static_cast<const T*>(call.weight)[place] * call.inverse[place];
     static_cast<T*>(call.scale)[item] = static_cast<T>(b * factor);
-    static_cast<T*>(call.shift)[item] =
-        static_cast<T>((b * mean - call.batch_mean[place]) * factor + static_cast<const T*>(call.bias)[place]);
+    static_cast<T*>(call.shift)[item] = static_cast<T>((b * mean - call.batch_mean[place]) * factor +
+                                                       static_cast<const T*>(call.bias)[place]);
   }
 }
 
@@ -50,7 +50,8 @@ __global__ void __launch_bounds__(kThreads, 1) affine_sums_kernel(AffineSums cal
     double weight = 0, bias = 0;
     for (std::int64_t n = 0; n < affine.geometry.batch; ++n) {
       const std::int64_t item = n * table + place;
-      const double b = static_cast<const T*>(affine.channel)[item], total = static_cast<const T*>(call.total)[item];
+      const double b = static_cast<const T*>(affine.channel)[item],
+                   total = static_cast<const T*>(call.total)[item];
       weight += b * static_cast<const T*>(call.moment)[item] +
                 (b * affine.mean[item / channels] - affine.batch_mean[place]) * total;
       bias += total;
@@ -79,9 +80,9 @@ __global__ void __launch_bounds__(kThreads, 1) affine_backward_kernel(AffineBack
           call.mean_total[place] + call.mean_moment[place] * (b * mean - affine.batch_mean[place]) * inverse;
       offset += b * factor * level;
       slope += b * factor * steep;
-      static_cast<T*>(call.grad_channel)[item] =
-          static_cast<T>(factor * (static_cast<const T*>(call.moment)[item] +
-                                   mean * static_cast<const T*>(call.total)[item] - mass * level - steep * spread));
+      static_cast<T*>(call.grad_channel)[item] = static_cast<T>(
+          factor * (static_cast<const T*>(call.moment)[item] +
+                    mean * static_cast<const T*>(call.total)[item] - mass * level - steep * spread));
     }
     offset = block_sum(offset);
     slope = block_sum(slope);

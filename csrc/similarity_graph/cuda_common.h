@@ -17,10 +17,10 @@ namespace {
 
 constexpr unsigned kFullWarp = 0xffffffffu;
 constexpr int kWarp = 32;
-constexpr int kThreads = 128;                          // of every block
+constexpr int kThreads = 128;  // of every block
 constexpr int kWarps = kThreads / kWarp;
 constexpr int kPixelsPerLane = 4;
-constexpr int kSegment = kWarp * kPixelsPerLane;       // pixels of a region a block works on at a time
+constexpr int kSegment = kWarp * kPixelsPerLane;  // pixels of a region a block works on at a time
 constexpr int kChannelsPerWarp = kChannelChunk / kWarps;
 static_assert(kChannelChunk == kThreads, "channels-last kernels give every thread one channel of a chunk");
 
@@ -79,7 +79,8 @@ __device__ __forceinline__ T fold_sums(T (&values)[kCount]) {
 }
 
 // Sums of kCount values over a warp, all at once: each exchange halves the values a lane still holds, so
-// 8 values take 9 shuffles and not 40. kCount is 1, 2, 4, 8 or 16. Lane `index * (32 / kCount)` gets sum `index`.
+// 8 values take 9 shuffles and not 40. kCount is 1, 2, 4, 8 or 16. Lane `index * (32 / kCount)` gets sum
+// `index`.
 template <int kCount, typename T>
 __device__ __forceinline__ T warp_sums(T (&values)[kCount]) {
   return fold_sums<kCount, 1>(values);
@@ -149,7 +150,9 @@ inline dim3 grid_of_items(std::int64_t items) { return grid_of((items + kThreads
 __device__ __forceinline__ std::int64_t first_item() {
   return static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
 }
-__device__ __forceinline__ std::int64_t item_step() { return static_cast<std::int64_t>(gridDim.x) * kThreads; }
+__device__ __forceinline__ std::int64_t item_step() {
+  return static_cast<std::int64_t>(gridDim.x) * kThreads;
+}
 
 }  // namespace
 }  // namespace reid_ops::similarity_graph

@@ -31,8 +31,9 @@ struct LevelPlaces {
       plane[l] = map_row[l] = 0;
       if (!LevelCount<kLevels>::has(l, geometry)) continue;
       plane[l] = (place.image * geometry.levels + l) * geometry.pixels();
-      map_row[l] = (place.image * geometry.maps() + geometry.map_of_region(l, place.region)) * geometry.channels +
-                   place.first_channel;
+      map_row[l] =
+          (place.image * geometry.maps() + geometry.map_of_region(l, place.region)) * geometry.channels +
+          place.first_channel;
     }
   }
 };
@@ -44,8 +45,9 @@ __device__ __forceinline__ T leaky(T value, T slope) {
 
 // Adds the warps' sums for a segment's pixels and writes them to `target`, planes of `size`.
 template <typename T>
-__device__ __forceinline__ void write_pixel_sums(const T* warp_sums_of_pixels, int planes, const BlockPlace& place,
-                                                 int segment, int width, std::int64_t size, T* target) {
+__device__ __forceinline__ void write_pixel_sums(const T* warp_sums_of_pixels, int planes,
+                                                 const BlockPlace& place, int segment, int width,
+                                                 std::int64_t size, T* target) {
   for (int index = static_cast<int>(threadIdx.x); index < planes * kSegment; index += kThreads) {
     const int plane = index / kSegment, pixel = segment * kSegment + index % kSegment;
     if (pixel >= place.area.size()) continue;
@@ -149,7 +151,8 @@ __device__ __forceinline__ T sum_of_map(const Geometry& geometry, const T* sourc
   const int level = geometry.level_of(map);
   T sum = 0;
   for (int region = 0; region < geometry.regions(); ++region) {
-    if (geometry.map_of_region(level, region) == map) sum += source[(image * geometry.regions() + region) * stride];
+    if (geometry.map_of_region(level, region) == map)
+      sum += source[(image * geometry.regions() + region) * stride];
   }
   return sum;
 }
@@ -159,7 +162,8 @@ __global__ void __launch_bounds__(kThreads, 1) squeeze_finish_kernel(Squeeze cal
   const Geometry& geometry = call.features.geometry;
   const std::int64_t size = geometry.pixels(), channels = geometry.channels, chunks = call.features.chunks();
   const std::int64_t pixels = geometry.batch * size, maps = geometry.maps();
-  for (std::int64_t item = first_item(); item < pixels + geometry.batch * maps * channels; item += item_step()) {
+  for (std::int64_t item = first_item(); item < pixels + geometry.batch * maps * channels;
+       item += item_step()) {
     if (item < pixels) {
       const T* partial = static_cast<const T*>(call.partial) + item / size * chunks * size + item % size;
       T sum = 0;
@@ -199,7 +203,8 @@ __global__ void __launch_bounds__(kThreads, 1) excite_planes_kernel(Excite call)
         if (!LevelCount<kLevels>::has(l, geometry)) continue;
 #pragma unroll
         for (int j = 0; j < kPixelsPerLane; ++j) {
-          if (pixels.offset[j] >= 0) a[l][j] = static_cast<const T*>(call.centred)[at.plane[l] + pixels.offset[j]];
+          if (pixels.offset[j] >= 0)
+            a[l][j] = static_cast<const T*>(call.centred)[at.plane[l] + pixels.offset[j]];
         }
       }
       for (int c = warp * kChannelsPerWarp; c < last; ++c) {
@@ -271,7 +276,8 @@ __device__ __forceinline__ T pixel_gradient(const Input& call, std::int64_t imag
   const Geometry& geometry = call.features.geometry;
   T sum = 0;
   for (int l = 0; l < geometry.levels; ++l) {
-    sum += static_cast<const T*>(call.grad_squeezed)[(image * geometry.levels + l) * geometry.pixels() + pixel];
+    sum +=
+        static_cast<const T*>(call.grad_squeezed)[(image * geometry.levels + l) * geometry.pixels() + pixel];
   }
   return sum / static_cast<T>(geometry.channels);
 }

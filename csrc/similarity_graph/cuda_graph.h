@@ -90,7 +90,8 @@ __global__ void __launch_bounds__(kThreads, 1) graph_kernel(Graph call) {
     const int row = static_cast<int>(place / call.width), column = static_cast<int>(place % call.width);
     T result = values[place] + grid.row_at(values, row, column).mean;
     if (call.aggregate != nullptr) static_cast<T*>(call.aggregate)[item] = result;
-    if (call.theta != nullptr) result *= static_cast<const T*>(call.theta)[b % call.theta_rows * size + place];
+    if (call.theta != nullptr)
+      result *= static_cast<const T*>(call.theta)[b % call.theta_rows * size + place];
     static_cast<T*>(call.output)[item] = result;
   }
 }
@@ -103,7 +104,8 @@ __global__ void __launch_bounds__(kThreads, 1) graph_rows_kernel(GraphBackward c
   for (std::int64_t item = first_item(); item < graph.batch * size; item += item_step()) {
     const std::int64_t b = item / size, place = item % size;
     write_row(grid, static_cast<const T*>(graph.values) + b * size, static_cast<int>(place / graph.width),
-              static_cast<int>(place % graph.width), static_cast<T*>(call.rows) + b * size, graph.batch * size);
+              static_cast<int>(place % graph.width), static_cast<T*>(call.rows) + b * size,
+              graph.batch * size);
   }
 }
 
@@ -119,7 +121,8 @@ __global__ void __launch_bounds__(kThreads, 1) graph_gather_kernel(GraphBackward
         graph.theta == nullptr ? nullptr : static_cast<const T*>(graph.theta) + b % graph.theta_rows * size;
     static_cast<T*>(call.grad_values)[item] = gather_gradient(
         grid, static_cast<const T*>(graph.values) + b * size, static_cast<int>(place / graph.width),
-        static_cast<int>(place % graph.width), static_cast<const T*>(call.rows) + b * size, graph.batch * size,
+        static_cast<int>(place % graph.width), static_cast<const T*>(call.rows) + b * size,
+        graph.batch * size,
         [&](std::int64_t offset) { return theta == nullptr ? grad[offset] : grad[offset] * theta[offset]; });
   }
 }
@@ -181,7 +184,8 @@ __global__ void __launch_bounds__(kThreads, 1) nodes_kernel(Nodes call) {
         const Window across = pooling_window(column, columns, call.scale[k], call.pooling);
         T sum = 0;
         for (int i = down.begin; i < down.end; ++i) {
-          for (int j = across.begin; j < across.end; ++j) sum += squeezed[static_cast<std::int64_t>(i) * width + j];
+          for (int j = across.begin; j < across.end; ++j)
+            sum += squeezed[static_cast<std::int64_t>(i) * width + j];
         }
         pooled[offset] = sum / static_cast<T>(down.divisor * across.divisor);
       });
@@ -231,8 +235,8 @@ __global__ void __launch_bounds__(kThreads, 1) nodes_backward_kernel(NodesBackwa
       grad_nodes[offset] = sums[offset] - shift - slope * centred[offset];
       for (int k = 0; k < nodes.scales; ++k) {
         const std::int64_t plane = place.scaled_plane(nodes, k);
-        write_row(grid, static_cast<const T*>(nodes.pooled) + plane, row, column, static_cast<T*>(call.rows) + plane,
-                  row_plane);
+        write_row(grid, static_cast<const T*>(nodes.pooled) + plane, row, column,
+                  static_cast<T*>(call.rows) + plane, row_plane);
       }
     });
     __syncthreads();
@@ -260,7 +264,8 @@ __global__ void __launch_bounds__(kThreads, 1) nodes_backward_kernel(NodesBackwa
           for (int j = across.begin; j < across.end; ++j) {
             const Window other = pooling_window(j, columns, nodes.scale[k], nodes.pooling);
             if (column < other.begin || column >= other.end) continue;
-            sum += grad[static_cast<std::int64_t>(i) * width + j] / static_cast<T>(window.divisor * other.divisor);
+            sum += grad[static_cast<std::int64_t>(i) * width + j] /
+                   static_cast<T>(window.divisor * other.divisor);
           }
         }
       }

@@ -19,10 +19,12 @@ __global__ void __launch_bounds__(kThreads, 1) sums_planes_kernel(Sums call) {
   __shared__ T pixel_sums[kWarps * capacity * kSegment];
   const Excite& excite = call.excite;
   const Geometry& geometry = excite.features.geometry;
-  const std::int64_t size = geometry.pixels(), channels = geometry.channels, chunks = excite.features.chunks();
+  const std::int64_t size = geometry.pixels(), channels = geometry.channels,
+                     chunks = excite.features.chunks();
   const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp;
   const int levels = kLevels > 0 ? kLevels : geometry.levels;
-  const T factor = static_cast<T>(excite.factor), slope = static_cast<T>(excite.factor * excite.negative_slope);
+  const T factor = static_cast<T>(excite.factor),
+          slope = static_cast<T>(excite.factor * excite.negative_slope);
   const std::int64_t blocks = geometry.batch * chunks * geometry.regions();
   for (std::int64_t block = blockIdx.x; block < blocks; block += gridDim.x) {
     const BlockPlace place(excite.features, block);
@@ -37,7 +39,8 @@ __global__ void __launch_bounds__(kThreads, 1) sums_planes_kernel(Sums call) {
         if (!LevelCount<kLevels>::has(l, geometry)) continue;
 #pragma unroll
         for (int j = 0; j < kPixelsPerLane; ++j) {
-          if (pixels.offset[j] >= 0) a[l][j] = static_cast<const T*>(excite.centred)[at.plane[l] + pixels.offset[j]];
+          if (pixels.offset[j] >= 0)
+            a[l][j] = static_cast<const T*>(excite.centred)[at.plane[l] + pixels.offset[j]];
         }
       }
       for (int c = warp * kChannelsPerWarp; c < last; ++c) {
@@ -92,10 +95,12 @@ __global__ void __launch_bounds__(kThreads, 1) sums_last_kernel(Sums call) {
   __shared__ T pixel_sums[kWarps * capacity * kSegment];
   const Excite& excite = call.excite;
   const Geometry& geometry = excite.features.geometry;
-  const std::int64_t size = geometry.pixels(), channels = geometry.channels, chunks = excite.features.chunks();
+  const std::int64_t size = geometry.pixels(), channels = geometry.channels,
+                     chunks = excite.features.chunks();
   const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp;
   const int c = static_cast<int>(threadIdx.x), levels = kLevels > 0 ? kLevels : geometry.levels;
-  const T factor = static_cast<T>(excite.factor), slope = static_cast<T>(excite.factor * excite.negative_slope);
+  const T factor = static_cast<T>(excite.factor),
+          slope = static_cast<T>(excite.factor * excite.negative_slope);
   const std::int64_t blocks = geometry.batch * chunks * geometry.regions();
   for (std::int64_t block = blockIdx.x; block < blocks; block += gridDim.x) {
     const BlockPlace place(excite.features, block);
@@ -108,7 +113,8 @@ __global__ void __launch_bounds__(kThreads, 1) sums_last_kernel(Sums call) {
       scale[l] = static_cast<const T*>(excite.scale)[at.map_row[l] + c];
       shift[l] = static_cast<const T*>(excite.shift)[at.map_row[l] + c];
     }
-    const S* grad_y = static_cast<const S*>(excite.x) + place.image * size * channels + place.first_channel + c;
+    const S* grad_y =
+        static_cast<const S*>(excite.x) + place.image * size * channels + place.first_channel + c;
     for (int segment = 0; segment * kSegment < place.area.size(); ++segment) {
       const int count = min(kSegment, place.area.size() - segment * kSegment);
 #pragma unroll 2
@@ -140,7 +146,8 @@ __global__ void __launch_bounds__(kThreads, 1) sums_last_kernel(Sums call) {
     for (int l = 0; l < capacity; ++l) {
       if (!active || !LevelCount<kLevels>::has(l, geometry)) continue;
       const std::int64_t target =
-          ((place.image * geometry.regions() + place.region) * levels + l) * channels + place.first_channel + c;
+          ((place.image * geometry.regions() + place.region) * levels + l) * channels + place.first_channel +
+          c;
       static_cast<T*>(call.region_total)[target] = total[l];
       static_cast<T*>(call.region_moment)[target] = moment[l];
     }
@@ -150,10 +157,12 @@ __global__ void __launch_bounds__(kThreads, 1) sums_last_kernel(Sums call) {
 template <typename T>
 __global__ void __launch_bounds__(kThreads, 1) sums_finish_kernel(Sums call) {
   const Geometry& geometry = call.excite.features.geometry;
-  const std::int64_t channels = geometry.channels, chunks = call.excite.features.chunks(), maps = geometry.maps();
+  const std::int64_t channels = geometry.channels, chunks = call.excite.features.chunks(),
+                     maps = geometry.maps();
   const std::int64_t size = static_cast<std::int64_t>(geometry.levels) * geometry.pixels();
   const std::int64_t pixels = geometry.batch * size;
-  for (std::int64_t item = first_item(); item < pixels + geometry.batch * maps * channels; item += item_step()) {
+  for (std::int64_t item = first_item(); item < pixels + geometry.batch * maps * channels;
+       item += item_step()) {
     if (item < pixels) {
       const T* partial = static_cast<const T*>(call.partial) + item / size * chunks * size + item % size;
       T sum = 0;

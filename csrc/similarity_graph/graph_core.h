@@ -11,9 +11,8 @@
 //   u_i = v_i + m_i,   m_i = sum_j w_ij v_j.
 // Its gradient, gathered by node j from its neighbours i (the relation is symmetric), is
 //   dv_j = g_j (1 + own_j) + sum_i g_i t_ij
-//   softmax, product, negdist: t_ij = w_ij (1 + (v_j - m_i) dx_ij/dv_j),  own_i = sum_j w_ij (v_j - m_i) dx_ij/dv_i
-//   printed: t_ij = w_ij - m_i exp(v_j - max) / Z_i,  own_i = m_i
-
+//   softmax, product, negdist: t_ij = w_ij (1 + (v_j - m_i) dx_ij/dv_j),  own_i = sum_j w_ij (v_j - m_i)
+//   dx_ij/dv_i printed: t_ij = w_ij - m_i exp(v_j - max) / Z_i,  own_i = m_i
 
 template <typename T>
 struct Row {

@@ -1,363 +1,31 @@
-// similarity_graph: checks, allocation and dispatch. The op's only torch-aware file.
-#include <vector>
-
+// similarity_graph: allocation and dispatch. With ops_arguments.h and ops_graph.h the op's only
+// torch-aware file.
 #include "common/huge_pages.h"
-#include "common/torch_glue.h"
-#include "similarity_graph/kernels.h"
+#include "similarity_graph/ops_arguments.h"
+#include "similarity_graph/ops_graph.h"
 
 namespace reid_ops::similarity_graph {
 namespace {
 
-using OptionalTensor = std::optional<Tensor>;
-using Integers = std::vector<std::int64_t>;
-constexpr const char* kOp = "similarity_graph";
-constexpr std::int64_t kLargestSide = 1 << 15;  // height and width of features, length of a chain's row aside
-
-// ------------------------------------------------------------------ arguments
-
-bool is_double(const Tensor& tensor) { return tensor.scalar_type() == ScalarType::Double; }
-
-// A contiguous tensor of the computing type (float32 or float64) and of the given shape.
-const void* checked(const Tensor& tensor, const char* name, const Tensor& like, const Integers& shape,
-                    ScalarType type) {
-  bool fits = tensor.dim() == static_cast<std::int64_t>(shape.size());
-  for (std::size_t k = 0; fits && k < shape.size(); ++k) fits = tensor.size(static_cast<std::int64_t>(k)) == shape[k];
-  std::string wanted;
-  for (const std::int64_t size : shape) wanted += (wanted.empty() ? "" : ", ") + std::to_string(size);
-  STD_TORCH_CHECK(fits, kOp, ": ", name, " must have shape (", wanted, "), got ", shape_of(tensor));
-  STD_TORCH_CHECK(tensor.scalar_type() == type, kOp, ": ", name, " must be ",
-                  type == ScalarType::Double ? "float64" : "float32", " here");
-  STD_TORCH_CHECK(tensor.is_contiguous(), kOp, ": ", name, " must be contiguous");
-  STD_TORCH_CHECK(tensor.is_cuda() == like.is_cuda() && tensor.get_device_index() == like.get_device_index(), kOp,
-                  ": ", name, " must be on the device of the other arguments");
-  return tensor.const_data_ptr();
-}
-
-ScalarType precise_type(const Tensor& tensor) { return is_double(tensor) ? ScalarType::Double : ScalarType::Float; }
-
-void check_precise(const Tensor& tensor, const char* name) {
-  STD_TORCH_CHECK(is_double(tensor) || tensor.scalar_type() == ScalarType::Float, kOp, ": ", name,
-                  " must be float32 or float64");
-}
-
-Neighborhood neighborhood_of(std::int64_t radius_squared, bool include_self, std::int64_t edges) {
-  STD_TORCH_CHECK(radius_squared >= 0 && radius_squared <= kLargestSide, kOp,
-                  ": radius_squared must be in [0, 32768], got ", radius_squared);
-  STD_TORCH_CHECK(edges >= 0 && edges <= 4, kOp, ": edges must be in [0, 4], got ", edges);
-  Neighborhood result = {static_cast<int>(radius_squared), 0, include_self, static_cast<Edges>(edges)};
-  while ((result.reach + 1) * (result.reach + 1) <= radius_squared) ++result.reach;
-  return result;
-}
-
-Geometry geometry_of(std::int64_t batch, std::int64_t channels, std::int64_t height, std::int64_t width,
-                     const Integers& rows, const Integers& columns) {
-  const std::int64_t levels = static_cast<std::int64_t>(rows.size());
-  STD_TORCH_CHECK(channels >= 1 && height >= 1 && width >= 1 && height <= kLargestSide && width <= kLargestSide, kOp,
-                  ": features must have C, H, W >= 1 and H, W <= 32768, got (", channels, ", ", height, ", ", width, ")");
-  STD_TORCH_CHECK(levels >= 1 && levels <= kMaxLevels && columns.size() == rows.size(), kOp,
-                  ": there must be 1 to 6 levels, got ", levels);
-  Geometry geometry = {};
-  geometry.batch = batch;
-  geometry.channels = channels;
-  geometry.height = static_cast<int>(height);
-  geometry.width = static_cast<int>(width);
-  geometry.levels = static_cast<int>(levels);
-  for (std::int64_t l = 0; l < levels; ++l) {
-    STD_TORCH_CHECK(rows[l] >= 1 && rows[l] <= kMaxParts && rows[l] <= height && columns[l] >= 1 &&
-                        columns[l] <= kMaxParts && columns[l] <= width,
-                    kOp, ": a level must have 1 to 32 rows and columns of maps and none empty, got ", rows[l], "x",
-                    columns[l], " maps on ", height, "x", width);
-    geometry.parts_down[l] = static_cast<int>(rows[l]);
-    geometry.parts_across[l] = static_cast<int>(columns[l]);
-  }
-  geometry.region_rows = collect_cuts(geometry.height, geometry.parts_down, geometry.levels, geometry.row_cuts);
-  geometry.region_columns =
-      collect_cuts(geometry.width, geometry.parts_across, geometry.levels, geometry.column_cuts);
-  STD_TORCH_CHECK(geometry.region_rows > 0 && geometry.region_columns > 0, kOp,
-                  ": all levels together may cut the features at 64 rows and 64 columns at most");
-  return geometry;
-}
-
-bool is_channels_last(const Tensor& tensor) {
-  const std::int64_t channels = tensor.size(1), height = tensor.size(2), width = tensor.size(3);
-  const std::int64_t strides[4] = {height * width * channels, 1, width * channels, channels};
-  for (int k = 0; k < 4; ++k) {
-    if (tensor.size(k) > 1 && tensor.stride(k) != strides[k]) return false;
-  }
-  return true;
-}
-
-// Features the kernels can read: as they are when dense in either layout, else a contiguous copy.
-Tensor dense(const Tensor& tensor) {
-  STD_TORCH_CHECK(tensor.dim() == 4, kOp, ": features must have shape (N, C, H, W), got ", shape_of(tensor));
-  return tensor.is_contiguous() || is_channels_last(tensor) ? tensor : torch::stable::contiguous(tensor);
-}
-
-Features features_of(const Tensor& x, const Integers& rows, const Integers& columns) {
-  return {geometry_of(x.size(0), x.size(1), x.size(2), x.size(3), rows, columns), data_type_of(x, kOp, "features"),
-          !x.is_contiguous()};
-}
-
-std::size_t bytes_of(ScalarType type) {
-  return type == ScalarType::Double ? 8 : type == ScalarType::Float ? 4 : 2;
-}
-
-Tensor empty(const Tensor& like, const Integers& shape, ScalarType type) {
-  return torch::stable::new_empty(like, shape, type);
-}
-
-// ------------------------------------------------------------------ operators, for one device
-
+// The operators on features; Device is Cpu or Cuda below.
 template <typename Device>
-struct Implementation {
-  template <typename Call>
-  static void run(const Call& call, const Tensor& like, bool empty_call) {
-    if (!empty_call) Device::run(call, like);
-  }
-
-  // Memory only CUDA kernels need: blocks hand results to each other through it.
-  static Tensor workspace(const Tensor& like, const Integers& shape, ScalarType type) {
-    return Device::needs_workspace ? empty(like, shape, type) : empty(like, {0}, type);
-  }
+struct Implementation : GraphOperators<Device> {
+  using Base = GraphOperators<Device>;
+  using Base::affine_of;
+  using Base::nodes_of;
+  using Base::run;
 
   static Tensor like_features(const Tensor& x) {
     Tensor result = torch::stable::empty_like(x);
-    if (!x.is_cuda()) prefer_huge_pages(result.mutable_data_ptr(), result.numel() * bytes_of(x.scalar_type()));
+    if (!x.is_cuda())
+      prefer_huge_pages(result.mutable_data_ptr(), result.numel() * bytes_of(x.scalar_type()));
     return result;
-  }
-
-  // -------------------------------- graphs
-
-  static Graph graph_of(const Tensor& values, const OptionalTensor& theta, std::int64_t radius_squared,
-                        bool include_self, std::int64_t edges) {
-    check_precise(values, "values");
-    STD_TORCH_CHECK(values.dim() == 3 && values.size(1) >= 1 && values.size(2) >= 1, kOp,
-                    ": values must have shape (B, H, W) with H, W >= 1, got ", shape_of(values));
-    STD_TORCH_CHECK(values.size(1) * values.size(2) < (std::int64_t{1} << 31), kOp,
-                    ": values must have fewer than 2^31 nodes a graph");
-    Graph call = {};
-    call.batch = values.size(0);
-    call.height = static_cast<int>(values.size(1));
-    call.width = static_cast<int>(values.size(2));
-    call.neighborhood = neighborhood_of(radius_squared, include_self, edges);
-    call.is_double = is_double(values);
-    call.values = checked(values, "values", values, {call.batch, call.height, call.width}, values.scalar_type());
-    call.theta_rows = 1;
-    if (theta.has_value()) {
-      STD_TORCH_CHECK(theta->dim() == 3 && (theta->size(0) >= 1 ? call.batch % theta->size(0) == 0 : call.batch == 0), kOp,
-                      ": theta must have shape (T, H, W), T dividing B, got ", shape_of(*theta));
-      call.theta_rows = theta->size(0);
-      call.theta = checked(*theta, "theta", values, {call.theta_rows, call.height, call.width}, values.scalar_type());
-    }
-    return call;
-  }
-
-  static std::tuple<Tensor, Tensor> similarity_graph(const Tensor& values, const OptionalTensor& theta,
-                                                     std::int64_t radius_squared, bool include_self,
-                                                     std::int64_t edges, bool with_aggregate) {
-    Graph call = graph_of(values, theta, radius_squared, include_self, edges);
-    const Integers shape = {call.batch, call.height, call.width};
-    Tensor output = empty(values, shape, values.scalar_type());
-    Tensor aggregate = empty(values, with_aggregate ? shape : Integers{0}, values.scalar_type());
-    call.output = output.mutable_data_ptr();
-    call.aggregate = with_aggregate ? aggregate.mutable_data_ptr() : nullptr;
-    run(call, values, call.batch == 0);
-    return {output, aggregate};
-  }
-
-  static Tensor similarity_graph_backward(const Tensor& grad_output, const Tensor& values,
-                                          const OptionalTensor& theta, std::int64_t radius_squared,
-                                          bool include_self, std::int64_t edges) {
-    GraphBackward call = {};
-    call.graph = graph_of(values, theta, radius_squared, include_self, edges);
-    const Integers shape = {call.graph.batch, call.graph.height, call.graph.width};
-    call.grad_output = checked(grad_output, "grad_output", values, shape, values.scalar_type());
-    const Tensor rows = workspace(values, {4, shape[0], shape[1], shape[2]}, values.scalar_type());
-    Tensor result = empty(values, shape, values.scalar_type());
-    call.rows = rows.mutable_data_ptr();
-    call.grad_values = result.mutable_data_ptr();
-    run(call, values, call.graph.batch == 0);
-    return result;
-  }
-
-  static Nodes nodes_of(const Tensor& first, const Tensor& theta, const Integers& rows, const Integers& columns,
-                        const Integers& scales, std::int64_t pooling, std::int64_t radius_squared, bool include_self,
-                        std::int64_t edges) {
-    check_precise(first, "squeezed");
-    STD_TORCH_CHECK(!scales.empty() && scales.size() <= kMaxScales, kOp, ": there must be 1 to 8 scales, got ",
-                    scales.size());
-    STD_TORCH_CHECK(pooling >= 0 && pooling <= 3, kOp, ": pooling must be in [0, 3], got ", pooling);
-    Nodes call = {};
-    call.geometry = geometry_of(first.size(0), 1, first.size(-2), first.size(-1), rows, columns);
-    call.neighborhood = neighborhood_of(radius_squared, include_self, edges);
-    call.pooling = static_cast<Pooling>(pooling);
-    call.scales = static_cast<int>(scales.size());
-    for (int k = 0; k < call.scales; ++k) {
-      STD_TORCH_CHECK(scales[k] >= 1 && scales[k] <= kLargestSide, kOp, ": scales must be >= 1, got ", scales[k]);
-      call.scale[k] = static_cast<int>(scales[k]);
-    }
-    call.is_double = is_double(first);
-    call.theta = checked(theta, "theta", first,
-                         {call.geometry.levels, call.scales, call.geometry.height, call.geometry.width},
-                         first.scalar_type());
-    return call;
-  }
-
-  static std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> similarity_graph_nodes(
-      const Tensor& squeezed, const Tensor& theta, Integers rows, Integers columns, Integers scales,
-      std::int64_t pooling, std::int64_t radius_squared, bool include_self, std::int64_t edges) {
-    STD_TORCH_CHECK(squeezed.dim() == 3, kOp, ": squeezed must have shape (N, H, W), got ", shape_of(squeezed));
-    Nodes call = nodes_of(squeezed, theta, rows, columns, scales, pooling, radius_squared, include_self, edges);
-    const Geometry& geometry = call.geometry;
-    const ScalarType type = squeezed.scalar_type();
-    call.squeezed = checked(squeezed, "squeezed", squeezed, {geometry.batch, geometry.height, geometry.width}, type);
-    const Integers planes = {geometry.batch, geometry.levels, geometry.height, geometry.width};
-    const Integers scaled = {geometry.batch, geometry.levels, call.scales, geometry.height, geometry.width};
-    Tensor centred = empty(squeezed, planes, type);
-    Tensor mean = empty(squeezed, {geometry.batch, geometry.maps()}, ScalarType::Double);
-    Tensor spread = empty(squeezed, {geometry.batch, geometry.maps()}, ScalarType::Double);
-    Tensor pooled = empty(squeezed, scaled, type), aggregate = empty(squeezed, scaled, type);
-    call.centred = centred.mutable_data_ptr();
-    call.mean = mean.mutable_data_ptr<double>();
-    call.spread = spread.mutable_data_ptr<double>();
-    call.pooled = pooled.mutable_data_ptr();
-    call.aggregate = aggregate.mutable_data_ptr();
-    run(call, squeezed, geometry.batch == 0);
-    return {centred, mean, spread, pooled, aggregate};
-  }
-
-  static std::tuple<Tensor, Tensor> similarity_graph_nodes_backward(
-      const Tensor& sums, const Tensor& centred, const Tensor& offset, const Tensor& slope, const Tensor& pooled,
-      const Tensor& theta, Integers rows, Integers columns, Integers scales, std::int64_t pooling,
-      std::int64_t radius_squared, bool include_self, std::int64_t edges) {
-    STD_TORCH_CHECK(sums.dim() == 4, kOp, ": sums must have shape (N, L, H, W), got ", shape_of(sums));
-    NodesBackward call = {};
-    call.nodes = nodes_of(sums, theta, rows, columns, scales, pooling, radius_squared, include_self, edges);
-    const Geometry& geometry = call.nodes.geometry;
-    const ScalarType type = sums.scalar_type();
-    const Integers planes = {geometry.batch, geometry.levels, geometry.height, geometry.width};
-    const Integers scaled = {geometry.batch, geometry.levels, call.nodes.scales, geometry.height, geometry.width};
-    const Integers maps = {geometry.batch, geometry.maps()};
-    call.sums = checked(sums, "sums", sums, planes, type);
-    call.nodes.centred = const_cast<void*>(checked(centred, "centred", sums, planes, type));
-    call.nodes.pooled = const_cast<void*>(checked(pooled, "pooled", sums, scaled, type));
-    call.offset = checked(offset, "offset", sums, maps, type);
-    call.slope = checked(slope, "slope", sums, maps, type);
-    const Tensor row_memory = workspace(sums, {4, scaled[0], scaled[1], scaled[2], scaled[3], scaled[4]}, type);
-    const Tensor pooled_memory = workspace(sums, scaled, type);
-    Tensor grad_nodes = empty(sums, planes, type), grad_squeezed = empty(sums, planes, type);
-    call.rows = row_memory.mutable_data_ptr();
-    call.grad_pooled = pooled_memory.mutable_data_ptr();
-    call.grad_nodes = grad_nodes.mutable_data_ptr();
-    call.grad_squeezed = grad_squeezed.mutable_data_ptr();
-    run(call, sums, geometry.batch == 0);
-    return {grad_nodes, grad_squeezed};
-  }
-
-  // -------------------------------- batch norm
-
-  static std::tuple<Tensor, Tensor> similarity_graph_statistics(const Tensor& channel, const Tensor& mean,
-                                                                const Tensor& spread, std::int64_t height,
-                                                                std::int64_t width, Integers rows,
-                                                                Integers columns) {
-    check_precise(channel, "channel");
-    STD_TORCH_CHECK(channel.dim() == 3, kOp, ": channel must have shape (N, G, C), got ", shape_of(channel));
-    Statistics call = {};
-    call.geometry = geometry_of(channel.size(0), channel.size(2), height, width, rows, columns);
-    const std::int64_t batch = call.geometry.batch, maps = call.geometry.maps(), channels = call.geometry.channels;
-    call.is_double = is_double(channel);
-    call.channel = checked(channel, "channel", channel, {batch, maps, channels}, channel.scalar_type());
-    call.mean = static_cast<const double*>(checked(mean, "mean", channel, {batch, maps}, ScalarType::Double));
-    call.spread = static_cast<const double*>(checked(spread, "spread", channel, {batch, maps}, ScalarType::Double));
-    Tensor batch_mean = empty(channel, {maps, channels}, ScalarType::Double);
-    Tensor batch_variance = empty(channel, {maps, channels}, ScalarType::Double);
-    call.batch_mean = batch_mean.mutable_data_ptr<double>();
-    call.batch_variance = batch_variance.mutable_data_ptr<double>();
-    run(call, channel, false);
-    return {batch_mean, batch_variance};
-  }
-
-  static Affine affine_of(const Tensor& channel, const Tensor& mean, const Tensor& weight, const Tensor& batch_mean,
-                          const Tensor& inverse, std::int64_t height, std::int64_t width, const Integers& rows,
-                          const Integers& columns) {
-    check_precise(channel, "channel");
-    STD_TORCH_CHECK(channel.dim() == 3, kOp, ": channel must have shape (N, G, C), got ", shape_of(channel));
-    Affine call = {};
-    call.geometry = geometry_of(channel.size(0), channel.size(2), height, width, rows, columns);
-    const std::int64_t batch = call.geometry.batch, maps = call.geometry.maps(), channels = call.geometry.channels;
-    call.is_double = is_double(channel);
-    call.channel = checked(channel, "channel", channel, {batch, maps, channels}, channel.scalar_type());
-    call.mean = static_cast<const double*>(checked(mean, "mean", channel, {batch, maps}, ScalarType::Double));
-    call.weight = checked(weight, "weight", channel, {maps, channels}, channel.scalar_type());
-    call.bias = call.weight;
-    const Integers table = {maps, channels};
-    call.batch_mean = static_cast<const double*>(checked(batch_mean, "batch_mean", channel, table, ScalarType::Double));
-    call.inverse = static_cast<const double*>(checked(inverse, "inverse", channel, table, ScalarType::Double));
-    return call;
-  }
-
-  static std::tuple<Tensor, Tensor> similarity_graph_affine(const Tensor& channel, const Tensor& mean,
-                                                            const Tensor& weight, const Tensor& bias,
-                                                            const Tensor& batch_mean, const Tensor& inverse,
-                                                            std::int64_t height, std::int64_t width, Integers rows,
-                                                            Integers columns) {
-    Affine call = affine_of(channel, mean, weight, batch_mean, inverse, height, width, rows, columns);
-    const std::int64_t batch = call.geometry.batch, maps = call.geometry.maps(), channels = call.geometry.channels;
-    call.bias = checked(bias, "bias", channel, {maps, channels}, channel.scalar_type());
-    Tensor scale = empty(channel, {batch, maps, channels}, channel.scalar_type());
-    Tensor shift = empty(channel, {batch, maps, channels}, channel.scalar_type());
-    call.scale = scale.mutable_data_ptr();
-    call.shift = shift.mutable_data_ptr();
-    run(call, channel, batch == 0);
-    return {scale, shift};
-  }
-
-  static std::tuple<Tensor, Tensor> similarity_graph_affine_sums(
-      const Tensor& total, const Tensor& moment, const Tensor& channel, const Tensor& mean, const Tensor& weight,
-      const Tensor& batch_mean, const Tensor& inverse, std::int64_t height, std::int64_t width, Integers rows,
-      Integers columns) {
-    AffineSums call = {};
-    call.affine = affine_of(channel, mean, weight, batch_mean, inverse, height, width, rows, columns);
-    const Geometry& geometry = call.affine.geometry;
-    const Integers shape = {geometry.batch, geometry.maps(), geometry.channels};
-    call.total = checked(total, "total", channel, shape, channel.scalar_type());
-    call.moment = checked(moment, "moment", channel, shape, channel.scalar_type());
-    Tensor grad_weight = empty(channel, {shape[1], shape[2]}, ScalarType::Double);
-    Tensor grad_bias = empty(channel, {shape[1], shape[2]}, ScalarType::Double);
-    call.grad_weight = grad_weight.mutable_data_ptr<double>();
-    call.grad_bias = grad_bias.mutable_data_ptr<double>();
-    run(call, channel, false);
-    return {grad_weight, grad_bias};
-  }
-
-  static std::tuple<Tensor, Tensor, Tensor> similarity_graph_affine_backward(
-      const Tensor& total, const Tensor& moment, const Tensor& channel, const Tensor& mean, const Tensor& spread,
-      const Tensor& weight, const Tensor& batch_mean, const Tensor& inverse, const Tensor& mean_total,
-      const Tensor& mean_moment, std::int64_t height, std::int64_t width, Integers rows, Integers columns) {
-    AffineBackward call = {};
-    call.affine = affine_of(channel, mean, weight, batch_mean, inverse, height, width, rows, columns);
-    const Geometry& geometry = call.affine.geometry;
-    const Integers shape = {geometry.batch, geometry.maps(), geometry.channels};
-    const Integers maps = {shape[0], shape[1]}, table = {shape[1], shape[2]};
-    const ScalarType type = channel.scalar_type();
-    call.total = checked(total, "total", channel, shape, type);
-    call.moment = checked(moment, "moment", channel, shape, type);
-    call.spread = static_cast<const double*>(checked(spread, "spread", channel, maps, ScalarType::Double));
-    call.mean_total = static_cast<const double*>(checked(mean_total, "mean_total", channel, table, ScalarType::Double));
-    call.mean_moment =
-        static_cast<const double*>(checked(mean_moment, "mean_moment", channel, table, ScalarType::Double));
-    Tensor grad_channel = empty(channel, shape, type);
-    Tensor offset = empty(channel, maps, type), slope = empty(channel, maps, type);
-    call.grad_channel = grad_channel.mutable_data_ptr();
-    call.offset = offset.mutable_data_ptr();
-    call.slope = slope.mutable_data_ptr();
-    run(call, channel, geometry.batch == 0);
-    return {grad_channel, offset, slope};
   }
 
   // -------------------------------- passes over the features
 
-  static std::tuple<Tensor, Tensor> similarity_graph_squeeze(const Tensor& features, Integers rows, Integers columns) {
+  static std::tuple<Tensor, Tensor> similarity_graph_squeeze(const Tensor& features, Integers rows,
+                                                             Integers columns) {
     const Tensor x = dense(features);
     Squeeze call = {};
     call.features = features_of(x, rows, columns);
@@ -378,7 +46,8 @@ struct Implementation {
   }
 
   static Excite excite_of(const Tensor& x, const Tensor& centred, const Tensor& scale, const Tensor& shift,
-                          const Integers& rows, const Integers& columns, double factor, double negative_slope) {
+                          const Integers& rows, const Integers& columns, double factor,
+                          double negative_slope) {
     Excite call = {};
     call.features = features_of(x, rows, columns);
     const Geometry& geometry = call.features.geometry;
@@ -408,8 +77,8 @@ struct Implementation {
 
   static std::tuple<Tensor, Tensor, Tensor> similarity_graph_sums(const Tensor& grad, const Tensor& centred,
                                                                   const Tensor& scale, const Tensor& shift,
-                                                                  Integers rows, Integers columns, double factor,
-                                                                  double negative_slope) {
+                                                                  Integers rows, Integers columns,
+                                                                  double factor, double negative_slope) {
     const Tensor grad_y = dense(grad);
     Sums call = {};
     call.excite = excite_of(grad_y, centred, scale, shift, rows, columns, factor, negative_slope);
@@ -420,7 +89,8 @@ struct Implementation {
     const Integers by_map = {batch, geometry.maps(), geometry.channels};
     const Tensor partial =
         empty(grad_y, {batch, call.excite.features.chunks(), levels, geometry.height, geometry.width}, type);
-    const Tensor region_total = empty(grad_y, by_region, type), region_moment = empty(grad_y, by_region, type);
+    const Tensor region_total = empty(grad_y, by_region, type),
+                 region_moment = empty(grad_y, by_region, type);
     Tensor sums = empty(grad_y, {batch, levels, geometry.height, geometry.width}, type);
     Tensor total = empty(grad_y, by_map, type), moment = empty(grad_y, by_map, type);
     call.partial = partial.mutable_data_ptr();
@@ -459,13 +129,11 @@ struct Implementation {
 
   // -------------------------------- evaluation: all of the forward pass, statistics given
 
-  static Tensor similarity_graph_evaluate(const Tensor& features, const OptionalTensor& theta,
-                                          const OptionalTensor& delta, const Tensor& weight, const Tensor& bias,
-                                          const Tensor& batch_mean, const Tensor& inverse, Integers rows,
-                                          Integers columns, Integers scales, std::int64_t pooling,
-                                          std::int64_t radius_squared, std::int64_t channel_radius_squared,
-                                          bool include_self, std::int64_t edges, double residual, double factor,
-                                          double negative_slope) {
+  static Tensor similarity_graph_evaluate(
+      const Tensor& features, const OptionalTensor& theta, const OptionalTensor& delta, const Tensor& weight,
+      const Tensor& bias, const Tensor& batch_mean, const Tensor& inverse, Integers rows, Integers columns,
+      Integers scales, std::int64_t pooling, std::int64_t radius_squared, std::int64_t channel_radius_squared,
+      bool include_self, std::int64_t edges, double residual, double factor, double negative_slope) {
     const Tensor x = dense(features);
     const ScalarType type = precise_type(x);
     Squeeze squeeze = {};

@@ -5,6 +5,6 @@ on them.
 """
 
 from .part_correlation import csn_similarity, part_correlation
-from .similarity_graph import hsgm, similarity_graph
+from .similarity_graph import average_pool, hsgm, similarity_graph
 
-__all__ = ["csn_similarity", "hsgm", "part_correlation", "similarity_graph"]
+__all__ = ["average_pool", "csn_similarity", "hsgm", "part_correlation", "similarity_graph"]

@@ -227,7 +227,9 @@ def hsgm(
                 spatial = spatial.unsqueeze(1)
             if delta is not None:
                 means = part.mean((2, 3), dtype=precise)  # Eq. 7
-                channel = similarity_graph(means, delta[index], neighborhood=channel_window, **options)  # Eq. 8
+                channel = similarity_graph(
+                    means, delta[index], neighborhood=channel_window, **options
+                )  # Eq. 8
                 channel = channel[:, :, None, None]
             if spatial is not None and channel is not None:
                 product = spatial * channel  # Eq. 9
