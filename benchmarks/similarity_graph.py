@@ -1,8 +1,9 @@
-"""Benchmark of :class:`reid_ops.HSGM`: the paper's sizes, a training step and inference, against the reference."""
+"""Benchmark of :class:`reid_ops.HSGM`: the paper's sizes, training steps and inference."""
 
 from __future__ import annotations
 
 import functools
+import itertools
 
 import torch
 from torch import Tensor
@@ -140,14 +141,14 @@ def _closed_form(
     """The closed form of the batch norm in PyTorch's own operators: what its algebra alone gains."""
     height = x.shape[2]
     rows = [height * index // LEVELS[-1] for index in range(LEVELS[-1] + 1)]
-    parts = torch.stack([x[:, :, a:b].sum((2, 3)) for a, b in zip(rows, rows[1:], strict=False)], 1)
+    parts = torch.stack([x[:, :, a:b].sum((2, 3)) for a, b in itertools.pairwise(rows)], 1)
     squeezed = x.mean(1)
     y, first = len(LEVELS) * x, 0
     for level, maps in enumerate(LEVELS):
         bounds = [height * index // maps for index in range(maps + 1)]
         together = LEVELS[-1] // maps
         outputs = []
-        for index, (top, bottom) in enumerate(zip(bounds, bounds[1:], strict=False)):
+        for index, (top, bottom) in enumerate(itertools.pairwise(bounds)):
             spatial: Tensor | float = 0.0
             for scale, k in enumerate(SCALES):
                 pooled = reid_ops.reference.average_pool(squeezed[:, top:bottom], k)

@@ -85,7 +85,10 @@ def fused(
     ``statistics``: mean and variance to normalise with (evaluation); None: those of the batch.
     """
     mean, variance = (None, None) if statistics is None else statistics
-    return _Fused.apply(x, theta, delta, weight, bias, mean, variance, plan, group)  # type: ignore[no-any-return]
+    outputs: tuple[Tensor, Tensor, Tensor, Tensor] = _Fused.apply(
+        x, theta, delta, weight, bias, mean, variance, plan, group
+    )
+    return outputs
 
 
 def evaluate(
@@ -98,7 +101,7 @@ def evaluate(
     variance: Tensor,
     plan: Plan,
 ) -> Tensor:
-    """``y`` with given statistics and no gradient: one operator, which reads ``x`` from memory once on the CPU."""
+    """``y`` with given statistics and no gradient: one operator, on the CPU one read of ``x`` from memory."""
     inverse = (variance.double() + plan.eps).rsqrt()
     y: Tensor = _dispatch.operators().similarity_graph_evaluate(
         x, theta, delta, weight, bias, mean.double(), inverse, *plan.maps, list(plan.scales), plan.pooling,
@@ -128,7 +131,7 @@ class _Fused(torch.autograd.Function):
         group: Any,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         ops = _dispatch.operators()
-        images, channels, height, width = x.shape
+        images, _, height, width = x.shape
         size = (height, width, *plan.maps)
         squeezed, means = ops.similarity_graph_squeeze(x, *plan.maps)  # Eqs. 1, 7
 
@@ -221,7 +224,7 @@ class _Fused(torch.autograd.Function):
 
 
 def _joint(mean: Tensor, variance: Tensor, count: Tensor, group: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """Statistics of all processes' batches together: their means first, then squares around the joint mean."""
+    """Statistics of all processes' batches: their means first, then squares around the joint mean."""
     gathered = all_reduce(torch.cat([(mean * count).flatten(), count.view(1)]), group)
     images = gathered[-1]
     joint_mean = gathered[:-1].view(mean.shape) / images
@@ -231,7 +234,7 @@ def _joint(mean: Tensor, variance: Tensor, count: Tensor, group: Any) -> tuple[T
 
 @_dispatch.registers
 def _register(library: str) -> None:
-    """Fake kernels: shapes for tracing. The gradients are in ``_Fused``, which may have to ask other processes."""
+    """Fake kernels: shapes for tracing. Gradients are in ``_Fused``: they may have to ask other processes."""
 
     def precise(x: Tensor) -> torch.dtype:
         return torch.float64 if x.dtype == torch.float64 else torch.float32

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
@@ -42,27 +43,28 @@ class HSGM(nn.Module):
     Args:
         channels, height, width: of the features, all >= 1. A height or width that does not divide is cut at
             ``floor(i * height / parts)``, so that maps differ by at most one row or column.
-        levels: number of maps of each level, increasing, 1 to 6 levels of at most 32 rows and columns of maps.
-            ``(1,)`` is the paper's ablation without hierarchy.
+        levels: number of maps of each level, increasing, 1 to 6 levels of at most 32 rows and columns of
+            maps. ``(1,)`` is the paper's ablation without hierarchy.
         scales: window sizes k of the average pools AP_k, 1 to 8 of them, repetitions allowed.
         neighborhood: of the spatial graphs, as in :func:`reid_ops.similarity_graph`: 4, 8 or ("radius", r).
         channel_window: half-width of the channel graphs' window.
         edges: reading of Eq. 3, as in :func:`reid_ops.similarity_graph`.
-        split: ``"stripes"`` cuts levels into rows; ``"grid"`` cuts powers of two into rows and columns in turn,
-            four maps being 2 x 2.
+        split: ``"stripes"`` cuts levels into rows; ``"grid"`` cuts powers of two into rows and columns in
+            turn, four maps being 2 x 2.
         residual: False drops ``x`` from the output (ablation).
         spatial, channel: False drops the spatial (channel) graph; its vector is then all ones. With both
-            dropped, the product is ``x`` itself: an ordinary batch norm, computed by PyTorch in either ``impl``.
+            dropped, the product is ``x`` itself: an ordinary batch norm, by PyTorch in either ``impl``.
         aggregate_scale: s above; 1 is the paper's sum, 1/3 keeps the features' magnitude for three levels.
         negative_slope: of the LeakyReLU.
-        share_parameters: False: every map has its own delta and batch-norm weight and bias; ``"level"``: a level's
-            maps share them; True: all do. Theta belongs to pixels and batch statistics to maps in any case.
+        share_parameters: False: every map has its own delta and batch-norm weight and bias; ``"level"``: a
+            level's maps share them; True: all do. Theta belongs to pixels and batch statistics to maps in any
+            case.
         sync_batchnorm: in training, statistics over all processes of the default group.
         impl: ``"fused"`` or ``"reference"``.
         include_self: whether nodes are their own neighbours.
-        pooling: how AP_k keeps the size. ``"same"``: stride 1, means over the pixels inside; ``"same_padded"``:
-            means over k*k with zeros outside; ``"stride"``: stride k, repeated; ``"valid"``: the nearest window
-            wholly inside.
+        pooling: how AP_k keeps the size. ``"same"``: stride 1, means over the pixels inside;
+            ``"same_padded"``: means over k*k with zeros outside; ``"stride"``: stride k, repeated;
+            ``"valid"``: the nearest window wholly inside.
         eps, momentum: of the batch norms.
 
     Shape:
@@ -193,11 +195,11 @@ class HSGM(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Features (N, C, H, W) to features of the same shape, dtype and layout."""
         self._check_input(x)
-        if self.training:
-            self.num_batches_tracked.add_(1)
         group = _default_group() if self.sync_batchnorm and self.training else None
         if self.training and group is None and x.shape[0] * self._smallest_map == 1:
             raise ValueError(f"{_OP}: training needs more than one value per channel and map, got one")
+        if self.training:
+            self.num_batches_tracked.add_(1)
         delta, weight, bias = (self._for_all_maps(p) for p in (self.delta, self.weight, self.bias))
         assert weight is not None and bias is not None
         if self.impl == "reference" or not (self.spatial or self.channel):
@@ -220,9 +222,8 @@ class HSGM(nn.Module):
 
     def _reference(self, x: Tensor, delta: Tensor | None, weight: Tensor, bias: Tensor, group: Any) -> Tensor:
         precise = torch.float64 if x.dtype == torch.float64 else torch.float32
-        theta, delta, weight, bias = (
-            None if p is None else p.to(precise) for p in (self.theta, delta, weight, bias)
-        )  # type: ignore[assignment]
+        theta, delta = (None if p is None else p.to(precise) for p in (self.theta, delta))
+        weight, bias = weight.to(precise), bias.to(precise)
         if x.shape[0] == 0 and group is None:  # PyTorch's batch norm has no statistics of nothing
             return x * self._plan.residual
         running_mean, running_var = self.running_mean.to(precise), self.running_var.to(precise)
@@ -273,9 +274,9 @@ class HSGM(nn.Module):
     def extra_repr(self) -> str:
         return (
             f"{self.channels}, {self.height}, {self.width}, levels={self.levels}, scales={self.scales}, "
-            f"neighborhood={self.neighborhood!r}, channel_window={self.channel_window}, edges={self.edges!r}, "
-            f"split={self.split!r}, residual={self.residual}, spatial={self.spatial}, channel={self.channel}, "
-            f"impl={self.impl!r}"
+            f"neighborhood={self.neighborhood!r}, channel_window={self.channel_window}, "
+            f"edges={self.edges!r}, split={self.split!r}, residual={self.residual}, spatial={self.spatial}, "
+            f"channel={self.channel}, impl={self.impl!r}"
         )
 
     @classmethod
@@ -284,9 +285,9 @@ class HSGM(nn.Module):
 
         Args:
             model: any network of images (1, 3, H, W), such as a torchvision or timm ResNet.
-            name: the layer's dotted name, ``"layer3"`` for the paper's best place. Behind an ``nn.Sequential``
-                the module is appended as its child ``hsgm``, so that existing state-dict keys stay; another
-                layer is replaced by a Sequential of ``body`` (the layer) and ``hsgm``.
+            name: the layer's dotted name, ``"layer3"`` for the paper's best place. An ``nn.Sequential`` gets
+                the module as its last child ``hsgm``, so that existing state-dict keys stay; another layer is
+                replaced by a Sequential of ``body`` (the layer) and ``hsgm``.
             image_size: height and width of the images: one is run through the model, up to the layer, to see
                 the features' size.
             **options: of :class:`HSGM`.
@@ -368,7 +369,7 @@ def _divisions(levels: tuple[int, ...], split: str, height: int, width: int) -> 
                 f"(at most {MAX_PARTS} rows and columns)"
             )
         divisions.append((rows, columns))
-    if any(later <= earlier for earlier, later in zip(levels, levels[1:], strict=False)):
+    if any(later <= earlier for earlier, later in itertools.pairwise(levels)):
         raise ValueError(f"{_OP}: levels must increase, got {levels}")
     return divisions
 

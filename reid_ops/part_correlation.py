@@ -158,9 +158,7 @@ def _check_pairs(pairs: Tensor, rows: int, part_rows: int, device: torch.device)
         raise TypeError(f"{_OP}: pairs must be int64, got {_checks.dtype_name(pairs.dtype)}")
     if pairs.dim() != 2 or pairs.shape[1] != 2:
         raise ValueError(f"{_OP}: pairs must have shape (B, 2), got {tuple(pairs.shape)}")
-    if pairs.device.type not in ("cpu", device.type) or (
-        pairs.device.type == device.type and pairs.device != device
-    ):
+    if pairs.device.type not in ("cpu", device.type) or (pairs.device.type == device.type and pairs.device != device):
         raise ValueError(f"{_OP}: pairs must be on the CPU or on {device}, got {pairs.device}")
     if pairs.device.type == "cpu" and not torch.compiler.is_compiling():
         bad = (pairs < 0) | (pairs >= torch.tensor([rows, part_rows]))
@@ -183,9 +181,7 @@ def _register(library: str) -> None:
     ops = getattr(torch.ops, library)
 
     @torch.library.register_fake(f"{library}::part_correlation")
-    def _(
-        signal: Tensor, parts: Tensor, pairs: Tensor | None, pool: int, with_argmax: bool
-    ) -> tuple[Tensor, Tensor]:
+    def _(signal: Tensor, parts: Tensor, pairs: Tensor | None, pool: int, with_argmax: bool) -> tuple[Tensor, Tensor]:
         batch = signal.shape[0] if pairs is None else pairs.shape[0]
         height, width = ((size + pool - 1) // pool for size in signal.shape[2:])
         output = signal.new_empty(batch, parts.shape[1] * parts.shape[2], height, width)
@@ -209,16 +205,12 @@ def _register(library: str) -> None:
             part_rows, grad_output.shape[1] // channels, channels, kernel_height, kernel_width
         )
 
-    def grad_signal(
-        grad: Tensor, argmax: Tensor | None, parts: Tensor, pairs: Tensor | None, shape: Any, pool: int
-    ):
+    def grad_signal(grad: Tensor, argmax: Tensor | None, parts: Tensor, pairs: Tensor | None, shape: Any, pool: int):
         order = _pairs_by_row(pairs, 0)
         rows, _, height, width = shape
         return ops.part_correlation_grad_signal(grad, argmax, parts, pairs, order, rows, height, width, pool)
 
-    def grad_parts(
-        grad: Tensor, argmax: Tensor | None, signal: Tensor, pairs: Tensor | None, shape: Any, pool: int
-    ):
+    def grad_parts(grad: Tensor, argmax: Tensor | None, signal: Tensor, pairs: Tensor | None, shape: Any, pool: int):
         order = _pairs_by_row(pairs, 1)
         return ops.part_correlation_grad_parts(
             grad, argmax, signal, pairs, order, shape[0], shape[3], shape[4], pool
@@ -228,10 +220,7 @@ def _register(library: str) -> None:
         signal, parts, pairs, pool, _ = inputs
         needs_signal, needs_parts = ctx.needs_input_grad[:2]
         ctx.save_for_backward(
-            signal if needs_parts else None,
-            parts if needs_signal else None,
-            pairs,
-            output[1] if pool > 1 else None,
+            signal if needs_parts else None, parts if needs_signal else None, pairs, output[1] if pool > 1 else None
         )
         ctx.signal_shape, ctx.parts_shape, ctx.pool = signal.shape, parts.shape, pool
         ctx.set_materialize_grads(False)

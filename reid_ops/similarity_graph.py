@@ -1,4 +1,4 @@
-"""Neighbour-similarity graphs: kernels behind autograd (paper 000, Eqs. 3-5 and 8). HSGM is in ``hsgm.py``."""
+"""Neighbour-similarity graphs: kernels behind autograd (paper 000, Eqs. 3-5 and 8). HSGM: ``hsgm.py``."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def similarity_graph(
             at most r, 1 <= r <= 181; on a chain the half-width s, 1 (the default) to 181. Neighbourhoods end
             at the border. A node without neighbours keeps its value.
         include_self: whether a node is its own neighbour too.
-        edges: the reading of Eq. 3. ``"softmax"``: x_ij = v_j, rows sum to one. ``"printed"``: the numerator is
-            e^{v_i}, as printed; its weights are unbounded and overflow for values some hundred apart.
+        edges: the reading of Eq. 3. ``"softmax"``: x_ij = v_j, rows sum to one. ``"printed"``: the numerator
+            is e^{v_i}, as printed; its weights are unbounded and overflow for values some hundred apart.
             ``"product"``: x_ij = v_i v_j. ``"negdist"``: x_ij = -\|v_i - v_j\|. ``"none"``: E = 0 (ablation).
             All take the row's maximum off first, so that softmax, product and negdist never overflow.
 
@@ -196,7 +196,8 @@ def _register(library: str) -> None:
             assert grad is not None and values is not None
             output = graph_within(values, radius_squared, include_self, name)
             (first,) = torch.autograd.grad(output, values, _weighted(grad, theta), create_graph=True)
-            found = torch.autograd.grad(first, [leaves[k] for k in wanted], upstream, allow_unused=True)  # type: ignore[arg-type]
+            targets = [leaf for k, leaf in enumerate(leaves) if k in wanted and leaf is not None]
+            found = torch.autograd.grad(first, targets, upstream, allow_unused=True)
         result: list[Tensor | None] = [None] * 6
         for k, gradient in zip(wanted, found, strict=True):
             result[k] = gradient

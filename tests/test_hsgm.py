@@ -4,6 +4,8 @@ In float64 both must agree to rounding. In lower precision the fused module may 
 reference loses in float32 on the same input, both against float64, plus roundings of the stored result.
 """
 
+# ruff: noqa: E501 (tables, a case a line)
+
 from __future__ import annotations
 
 import subprocess
@@ -497,7 +499,7 @@ def test_bad_input() -> None:
         module(torch.zeros(2, 4, 6, 8))
     with pytest.raises(ValueError, match=r"x must have shape \(N, C, H, W\), got \(4, 8, 6\)"):
         module(torch.zeros(4, 8, 6))
-    with pytest.raises(TypeError, match="x must be float32.*got int64"):
+    with pytest.raises(TypeError, match=r"x must be float32.*got int64"):
         module(torch.zeros(2, 4, 8, 6, dtype=torch.int64))
     with pytest.raises(ValueError, match="x must be on the device of the parameters"):
         module(torch.zeros(2, 4, 8, 6, device="meta"))

@@ -5,6 +5,8 @@ in that precision loses on the same input (times four), plus a few roundings of 
 float64, where the reference is the measure itself, only roundings: of sums of up to 30 products.
 """
 
+# ruff: noqa: E501 (tables, a case a line)
+
 from __future__ import annotations
 
 import os
