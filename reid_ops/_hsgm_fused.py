@@ -77,16 +77,18 @@ def fused(
     weight: Tensor,
     bias: Tensor,
     statistics: tuple[Tensor, Tensor] | None,
+    pixels: Tensor,
     plan: Plan,
     group: Any,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """``y`` and the batch's mean, biased variance (maps, C) and number of images over all processes.
 
     ``statistics``: mean and variance to normalise with (evaluation); None: those of the batch.
+    ``pixels`` (maps,): of each map, on the features' device (copying them there would stop a CUDA graph).
     """
     mean, variance = (None, None) if statistics is None else statistics
     outputs: tuple[Tensor, Tensor, Tensor, Tensor] = _Fused.apply(
-        x, theta, delta, weight, bias, mean, variance, plan, group
+        x, theta, delta, weight, bias, mean, variance, pixels, plan, group
     )
     return outputs
 
@@ -127,6 +129,7 @@ class _Fused(torch.autograd.Function):
         bias: Tensor,
         given_mean: Tensor | None,
         given_variance: Tensor | None,
+        pixels: Tensor,
         plan: Plan,
         group: Any,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -169,7 +172,7 @@ class _Fused(torch.autograd.Function):
 
         ctx.save_for_backward(
             theta, delta, weight, means, centred, mean, spread, pooled, aggregate, channel, channel_aggregate,
-            scale, shift, batch_mean, inverse, count,
+            scale, shift, batch_mean, inverse, count, pixels,
         )  # fmt: skip
         ctx.plan, ctx.group, ctx.uses_batch = plan, group, given_mean is None
         ctx.mark_non_differentiable(batch_mean, batch_variance, count)
@@ -180,11 +183,11 @@ class _Fused(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_y: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         if grad_y is None:
-            return (None,) * 9
+            return (None,) * 10
         ops, plan = _dispatch.operators(), ctx.plan
         (
             theta, delta, weight, means, centred, mean, spread, pooled, aggregate, channel, channel_aggregate,
-            scale, shift, batch_mean, inverse, count,
+            scale, shift, batch_mean, inverse, count, pixels,
         ) = ctx.saved_tensors  # fmt: skip
         height, width = grad_y.shape[2:]
         size = (height, width, *plan.maps)
@@ -197,7 +200,6 @@ class _Fused(torch.autograd.Function):
         mean_total, mean_moment = torch.zeros_like(grad_bias), torch.zeros_like(grad_weight)
         if ctx.uses_batch:
             joint = all_reduce(torch.stack([grad_bias, grad_weight]), ctx.group)
-            pixels = mean.new_tensor(map_sizes(plan, height, width))
             mean_total, mean_moment = (joint / (count * pixels)[:, None]).unbind()
         grad_channel, offset, slope = ops.similarity_graph_affine_backward(
             total, moment, channel, mean, spread, *normalized[2:], mean_total, mean_moment, *size
@@ -219,7 +221,7 @@ class _Fused(torch.autograd.Function):
             grad_x = ops.similarity_graph_input(grad_y, grad_squeezed, grad_means, *plan.maps, plan.residual)
         return (
             grad_x, grad_theta, grad_delta, grad_weight.to(weight.dtype), grad_bias.to(weight.dtype),
-            None, None, None, None,
+            None, None, None, None, None,
         )  # fmt: skip
 
 

@@ -174,7 +174,7 @@ class HSGM(nn.Module):
         self.register_buffer("running_mean", torch.zeros(maps, channels))
         self.register_buffer("running_var", torch.ones(maps, channels))
         self.register_buffer("num_batches_tracked", torch.zeros((), dtype=torch.int64))
-        pixels = torch.tensor(sizes, dtype=torch.float64)
+        pixels = torch.tensor(sizes)  # integers: module.half() leaves them alone
         self.register_buffer("_pixels", pixels, persistent=False)
         self.running_mean: Tensor
         self.running_var: Tensor
@@ -215,7 +215,9 @@ class HSGM(nn.Module):
         ):
             return evaluate(x, theta, delta, weight, bias, self.running_mean, self.running_var, self._plan)
         given = None if self.training else (self.running_mean, self.running_var)
-        y, mean, variance, images = fused(x, theta, delta, weight, bias, given, self._plan, group)
+        y, mean, variance, images = fused(
+            x, theta, delta, weight, bias, given, self._pixels, self._plan, group
+        )
         if self.training and (x.shape[0] > 0 or group is not None):
             self._update(mean, variance, images)
         return y

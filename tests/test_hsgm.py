@@ -220,7 +220,7 @@ def test_frozen_inputs(backend: Backend, frozen: str) -> None:
 
 
 def test_parameters_are_the_papers() -> None:
-    """Table V's increment by the equations (SPEC 1.3), and one state dict for both implementations."""
+    """What the equations give at the paper's place, and one state dict for both implementations."""
     for size, count in (((1024, 16, 16), 23_808), ((1024, 16, 8), 22_656), ((256, 64, 64), 42_240)):
         modules = [reid_ops.HSGM(*size, impl=impl) for impl in ("fused", "reference")]
         assert all(sum(p.numel() for p in module.parameters()) == count for module in modules)
@@ -463,6 +463,30 @@ def test_insert_after() -> None:
         reid_ops.HSGM.insert_after(model, "layer9", (33, 32))
     with pytest.raises(ValueError, match=r"layer 'head' does not give features \(N, C, H, W\)"):
         reid_ops.HSGM.insert_after(model, "head", (33, 32))
+
+
+def test_insert_after_in_a_resnet() -> None:
+    torchvision = pytest.importorskip("torchvision")
+    model = torchvision.models.resnet18()
+    before = dict(model.state_dict())
+    module = reid_ops.HSGM.insert_after(model, "layer3", (128, 64))
+    assert (module.channels, module.height, module.width) == (256, 8, 4)
+    after = model.state_dict()
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+    assert model(torch.randn(2, 3, 128, 64)).shape == (2, 1000)
+
+
+def test_dense_and_sparse_reference_agree() -> None:
+    shape = (2, 6, 8, 5)
+    module = make(shape, "cpu")
+    x = torch.randn(shape, dtype=torch.float64)
+    parameters = (module.theta, module.delta, module.weight, module.bias, None, None)
+    forms = [
+        reid_ops.reference.hsgm(x, *parameters, divisions=module.divisions, form=form)
+        for form in ("dense", "sparse")
+    ]
+    torch.testing.assert_close(*forms, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(module(x), forms[0], rtol=1e-12, atol=1e-12)
 
 
 BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {

@@ -214,11 +214,19 @@ struct Cpu {
     const auto run_images = [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t image = begin; image < end; ++image) (run_image(calls, image, images), ...);
     };
-    if (torch::stable::get_num_threads() == 1) {
+    const std::int64_t threads = torch::stable::get_num_threads();
+    if (threads == 1) {
       run_images(0, images);
+    } else if (images < threads) {  // too few images to share out: share out the work on each
+      (run_if_any(calls), ...);
     } else {
       torch::stable::parallel_for(0, images, 1, run_images);
     }
+  }
+
+  template <typename Call>
+  static void run_if_any(const Call* call) {
+    if (call != nullptr) run_steps(*call);
   }
 
   template <typename Call>
@@ -233,6 +241,11 @@ struct Cpu {
 
   template <typename Call>
   static void run(const Call& call, const Tensor&) {
+    run_steps(call);
+  }
+
+  template <typename Call>
+  static void run_steps(const Call& call) {
     const int steps = cpu_steps(call);
     for (int step = 0; step < steps; ++step) {
       const std::int64_t items = cpu_items(call, step);

@@ -198,15 +198,17 @@ def hsgm(
     momentum: float = 0.1,
     eps: float = 1e-5,
     group: Any = None,
+    form: str = "sparse",
 ) -> Tensor:
     """The whole module on features ``x`` (N, C, H, W).
 
     ``divisions`` holds rows and columns of maps for each level, ``theta`` (levels, scales, H, W) lies on the
     features (a map's part of it is cut out like the map), ``delta``, ``weight``, ``bias`` and the running
     statistics are (maps, C). ``theta`` None: no spatial graph; ``delta`` None: no channel graph.
+    ``form``: of the graphs, as in :func:`similarity_graph`.
     """
     precise = torch.float64 if x.dtype == torch.float64 else torch.float32
-    options: dict[str, Any] = {"include_self": include_self, "edges": edges}
+    options: dict[str, Any] = {"include_self": include_self, "edges": edges, "form": form}
     height, width = x.shape[-2:]
     result: Tensor | float = 0.0
     index = 0
