@@ -7,6 +7,10 @@
 #include <type_traits>
 #include <utility>
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 #include "common/cpu_scratch.h"
 #include "common/float16.h"
 #include "common/instruction_set.h"

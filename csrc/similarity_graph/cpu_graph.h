@@ -38,25 +38,8 @@ REID_OPS_INLINE Vector<double> exponential(Vector<double> x) {
   return x;
 }
 
+#include "similarity_graph/cpu_partial.h"
 #include "similarity_graph/graph_core.h"
-
-// The first `count` elements, zeros after them.
-template <typename S, typename T>
-REID_OPS_INLINE Vector<T> load_first(const S* source, std::int64_t count) {
-  if (count >= kLanes<T>) return load_widened<S, T>(source);
-  alignas(REID_OPS_VECTOR_BYTES) T elements[kLanes<T>] = {};
-  for (std::int64_t i = 0; i < count; ++i) elements[i] = static_cast<T>(widen(source[i]));
-  return load_aligned(elements);
-}
-
-template <typename S, typename T>
-REID_OPS_INLINE void store_some(S* destination, Vector<T> value, std::int64_t count) {
-  if (count >= kLanes<T>) {
-    store_narrowed<S, T>(destination, value);
-  } else {
-    store_first<S, T>(destination, value, count);
-  }
-}
 
 // A rows x columns array in scratch memory whose rows may be read and written `reach` columns
 // before their first and a whole vector after their last.
