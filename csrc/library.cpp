@@ -40,6 +40,63 @@ STABLE_TORCH_LIBRARY(REID_OPS_LIBRARY, library) {
       "height,"
       " int width, int pad, int flip, float[] mean, float[] std, int[] rectangle, float[] rectangle_values,"
       " int[] polygon, float[] polygon_values, ScalarType dtype) -> Tensor");
+
+  // Neighbour graphs. values [B,H,W], theta [T,H,W] (row b % T belongs to b) -> ((I + E) v) * theta, and
+  // (I + E) v where wanted, else empty. A chain is a grid of one row.
+  library.def(
+      "similarity_graph(Tensor values, Tensor? theta, int radius_squared, bool include_self, int edges,"
+      " bool with_aggregate) -> (Tensor, Tensor)");
+  library.def(
+      "similarity_graph_backward(Tensor grad_output, Tensor values, Tensor? theta, int radius_squared,"
+      " bool include_self, int edges) -> Tensor");
+
+  // HSGM. Level l has rows[l] x columns[l] of all G maps. "Real": float64 for float64 features, else float32.
+  // squeeze, once read: features [N,C,H,W] -> mean over channels [N,H,W], over each map's pixels [N,G,C].
+  library.def("similarity_graph_squeeze(Tensor features, int[] rows, int[] columns) -> (Tensor, Tensor)");
+  // squeezed, theta [L,K,H,W] -> a less its mean [N,L,H,W], that mean and the sum of squares [N,G] (float64),
+  //   and for backward the pooled and the aggregated nodes [N,L,K,H,W].
+  library.def(
+      "similarity_graph_nodes(Tensor squeezed, Tensor theta, int[] rows, int[] columns, int[] scales,"
+      " int pooling, int radius_squared, bool include_self, int edges) -> (Tensor, Tensor, Tensor, Tensor,"
+      " Tensor)");
+  library.def(
+      "similarity_graph_nodes_backward(Tensor sums, Tensor centred, Tensor offset, Tensor slope,"
+      " Tensor pooled, Tensor theta, int[] rows, int[] columns, int[] scales, int pooling,"
+      " int radius_squared, bool include_self, int edges) -> (Tensor, Tensor)");
+  // Batch norm of the product in closed form. channel [N,G,C] -> mean and variance [G,C] (float64);
+  //   with the mean and 1 / sigma -> scale and shift [N,G,C]; and the gradients.
+  library.def(
+      "similarity_graph_statistics(Tensor channel, Tensor mean, Tensor spread, int height, int width,"
+      " int[] rows, int[] columns) -> (Tensor, Tensor)");
+  library.def(
+      "similarity_graph_affine(Tensor channel, Tensor mean, Tensor weight, Tensor bias, Tensor batch_mean,"
+      " Tensor inverse, int height, int width, int[] rows, int[] columns) -> (Tensor, Tensor)");
+  library.def(
+      "similarity_graph_affine_sums(Tensor total, Tensor moment, Tensor channel, Tensor mean,"
+      " Tensor weight, Tensor batch_mean, Tensor inverse, int height, int width, int[] rows, int[] columns)"
+      " -> (Tensor, Tensor)");
+  library.def(
+      "similarity_graph_affine_backward(Tensor total, Tensor moment, Tensor channel, Tensor mean,"
+      " Tensor spread, Tensor weight, Tensor batch_mean, Tensor inverse, Tensor mean_total,"
+      " Tensor mean_moment, int height, int width, int[] rows, int[] columns) -> (Tensor, Tensor, Tensor)");
+  // excite, one read and one write: residual * x + factor * sum_levels leaky(scale * centred + shift).
+  library.def(
+      "similarity_graph_excite(Tensor features, Tensor centred, Tensor scale, Tensor shift, int[] rows,"
+      " int[] columns, float residual, float factor, float negative_slope) -> Tensor");
+  // Its backward in one read -> sums over channels [N,L,H,W], over each map's pixels [N,G,C], and the latter
+  //   weighted by centred; then dX in one read and one write.
+  library.def(
+      "similarity_graph_sums(Tensor grad_y, Tensor centred, Tensor scale, Tensor shift, int[] rows,"
+      " int[] columns, float factor, float negative_slope) -> (Tensor, Tensor, Tensor)");
+  library.def(
+      "similarity_graph_input(Tensor grad_y, Tensor? grad_squeezed, Tensor? grad_means, int[] rows,"
+      " int[] columns, float residual) -> Tensor");
+  // The whole forward pass with given statistics and no gradient. Theta or delta None: no such graph.
+  library.def(
+      "similarity_graph_evaluate(Tensor features, Tensor? theta, Tensor? delta, Tensor weight, Tensor bias,"
+      " Tensor batch_mean, Tensor inverse, int[] rows, int[] columns, int[] scales, int pooling,"
+      " int radius_squared, int channel_radius_squared, bool include_self, int edges, float residual,"
+      " float factor, float negative_slope) -> Tensor");
 }
 
 #if !defined(REID_OPS_EMULATION)

@@ -9,10 +9,13 @@ from ._extension import build_info, is_available
 from ._version import __version__
 from .augmentation import augment
 from .erasing_transforms import RandomErasing, RandomPolygonErasing
+from .hsgm import HSGM
 from .part_correlation import CSNSimilarity, PartCorrelation, csn_similarity, part_correlation
 from .polygon_erasing import occlude, polygon_erase, random_erase
+from .similarity_graph import similarity_graph
 
 __all__ = [
+    "HSGM",
     "CSNSimilarity",
     "PartCorrelation",
     "RandomErasing",
@@ -27,4 +30,5 @@ __all__ = [
     "polygon_erase",
     "random_erase",
     "reference",
+    "similarity_graph",
 ]

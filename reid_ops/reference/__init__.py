@@ -7,5 +7,15 @@ on them.
 from .augmentation import augment
 from .part_correlation import csn_similarity, part_correlation
 from .polygon_erasing import polygon_erase, random_erase
+from .similarity_graph import average_pool, hsgm, similarity_graph
 
-__all__ = ["augment", "csn_similarity", "part_correlation", "polygon_erase", "random_erase"]
+__all__ = [
+    "augment",
+    "average_pool",
+    "csn_similarity",
+    "hsgm",
+    "part_correlation",
+    "polygon_erase",
+    "random_erase",
+    "similarity_graph",
+]

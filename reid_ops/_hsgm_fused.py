@@ -1,0 +1,305 @@
+"""HSGM's fused forward and backward pass over the operators ``similarity_graph_*``.
+
+docs/hsgm.md derives the formulas; csrc/similarity_graph/kernels.h names the tensors. Forward reads the
+features twice and writes once, backward reads the output's gradient twice and writes once, and nothing
+of the features' size is kept in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from . import _dispatch
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything about the module that is not a tensor."""
+
+    rows: tuple[int, ...]  # rows of maps in each level
+    columns: tuple[int, ...]
+    scales: tuple[int, ...]
+    pooling: int
+    radius_squared: int  # of the spatial graphs
+    channel_radius_squared: int
+    include_self: bool
+    edges: int
+    residual: float  # what x is multiplied by
+    factor: float  # what every level's output is multiplied by
+    negative_slope: float
+    eps: float
+
+    @property
+    def spatial_graph(self) -> tuple[Any, ...]:
+        return (
+            list(self.rows), list(self.columns), list(self.scales), self.pooling,
+            self.radius_squared, self.include_self, self.edges,
+        )  # fmt: skip
+
+    @property
+    def channel_graph(self) -> tuple[Any, ...]:
+        return (self.channel_radius_squared, self.include_self, self.edges)
+
+    @property
+    def maps(self) -> tuple[list[int], list[int]]:
+        return list(self.rows), list(self.columns)
+
+
+def map_sizes(plan: Plan, height: int, width: int) -> list[int]:
+    """Pixels of every map."""
+    return [
+        (height * (r + 1) // rows - height * r // rows) * (width * (c + 1) // columns - width * c // columns)
+        for rows, columns in zip(plan.rows, plan.columns, strict=True)
+        for r in range(rows)
+        for c in range(columns)
+    ]
+
+
+def all_reduce(tensor: Tensor, group: Any) -> Tensor:
+    """The sum over the group's processes; without a group, the tensor itself."""
+    if group is None:
+        return tensor
+    tensor = tensor.contiguous()
+    torch.distributed.all_reduce(tensor, group=group)
+    return tensor
+
+
+def fused(
+    x: Tensor,
+    theta: Tensor | None,
+    delta: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    statistics: tuple[Tensor, Tensor] | None,
+    pixels: Tensor,
+    plan: Plan,
+    group: Any,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """``y`` and the batch's mean, biased variance (maps, C) and number of images over all processes.
+
+    ``statistics``: mean and variance to normalise with (evaluation); None: those of the batch.
+    ``pixels`` (maps,): of each map, on the features' device (copying them there would stop a CUDA graph).
+    """
+    mean, variance = (None, None) if statistics is None else statistics
+    outputs: tuple[Tensor, Tensor, Tensor, Tensor] = _Fused.apply(
+        x, theta, delta, weight, bias, mean, variance, pixels, plan, group
+    )
+    return outputs
+
+
+def evaluate(
+    x: Tensor,
+    theta: Tensor | None,
+    delta: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+    plan: Plan,
+) -> Tensor:
+    """``y`` with given statistics and no gradient: one operator, on the CPU one read of ``x`` from memory."""
+    inverse = (variance.double() + plan.eps).rsqrt()
+    y: Tensor = _dispatch.operators().similarity_graph_evaluate(
+        x, theta, delta, weight, bias, mean.double(), inverse, *plan.maps, list(plan.scales), plan.pooling,
+        plan.radius_squared, plan.channel_radius_squared, plan.include_self, plan.edges,
+        plan.residual, plan.factor, plan.negative_slope,
+    )  # fmt: skip
+    return y
+
+
+def _reshaped(channel_values: Tensor) -> Tensor:
+    """(..., C) as chains: grids of one row."""
+    return channel_values.reshape(-1, 1, channel_values.shape[-1])
+
+
+class _Fused(torch.autograd.Function):
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any,
+        x: Tensor,
+        theta: Tensor | None,
+        delta: Tensor | None,
+        weight: Tensor,
+        bias: Tensor,
+        given_mean: Tensor | None,
+        given_variance: Tensor | None,
+        pixels: Tensor,
+        plan: Plan,
+        group: Any,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        ops = _dispatch.operators()
+        images, _, height, width = x.shape
+        size = (height, width, *plan.maps)
+        squeezed, means = ops.similarity_graph_squeeze(x, *plan.maps)  # Eqs. 1, 7
+
+        pooled = aggregate = None
+        if theta is not None:  # Eqs. 2-6
+            centred, mean, spread, pooled, aggregate = ops.similarity_graph_nodes(
+                squeezed, theta, *plan.spatial_graph
+            )
+        else:
+            centred = squeezed.new_zeros(images, len(plan.rows), height, width)
+            mean = squeezed.new_ones(images, means.shape[1], dtype=torch.float64)
+            spread = torch.zeros_like(mean)
+
+        channel_aggregate = None
+        if delta is not None:  # Eq. 8
+            channel, channel_aggregate = ops.similarity_graph(
+                _reshaped(means), _reshaped(delta), *plan.channel_graph, True
+            )
+            channel = channel.view(means.shape)
+        else:
+            channel = torch.ones_like(means)
+
+        count = mean.new_full((), images)
+        if given_mean is None or given_variance is None:
+            batch_mean, batch_variance = ops.similarity_graph_statistics(channel, mean, spread, *size)
+            if group is not None:
+                batch_mean, batch_variance, count = _joint(batch_mean, batch_variance, count, group)
+        else:
+            batch_mean, batch_variance = given_mean.double(), given_variance.double()
+        inverse = (batch_variance + plan.eps).rsqrt()
+        scale, shift = ops.similarity_graph_affine(channel, mean, weight, bias, batch_mean, inverse, *size)
+        y = ops.similarity_graph_excite(
+            x, centred, scale, shift, *plan.maps, plan.residual, plan.factor, plan.negative_slope
+        )  # Eqs. 9-11
+
+        ctx.save_for_backward(
+            theta, delta, weight, means, centred, mean, spread, pooled, aggregate, channel, channel_aggregate,
+            scale, shift, batch_mean, inverse, count, pixels,
+        )  # fmt: skip
+        ctx.plan, ctx.group, ctx.uses_batch = plan, group, given_mean is None
+        ctx.mark_non_differentiable(batch_mean, batch_variance, count)
+        ctx.set_materialize_grads(False)
+        return y, batch_mean, batch_variance, count
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_y: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        if grad_y is None:
+            return (None,) * 10
+        ops, plan = _dispatch.operators(), ctx.plan
+        (
+            theta, delta, weight, means, centred, mean, spread, pooled, aggregate, channel, channel_aggregate,
+            scale, shift, batch_mean, inverse, count, pixels,
+        ) = ctx.saved_tensors  # fmt: skip
+        height, width = grad_y.shape[2:]
+        size = (height, width, *plan.maps)
+        sums, total, moment = ops.similarity_graph_sums(
+            grad_y, centred, scale, shift, *plan.maps, plan.factor, plan.negative_slope
+        )
+        normalized = (channel, mean, weight, batch_mean, inverse)
+        grad_weight, grad_bias = ops.similarity_graph_affine_sums(total, moment, *normalized, *size)
+
+        mean_total, mean_moment = torch.zeros_like(grad_bias), torch.zeros_like(grad_weight)
+        if ctx.uses_batch:
+            joint = all_reduce(torch.stack([grad_bias, grad_weight]), ctx.group)
+            mean_total, mean_moment = (joint / (count * pixels)[:, None]).unbind()
+        grad_channel, offset, slope = ops.similarity_graph_affine_backward(
+            total, moment, channel, mean, spread, *normalized[2:], mean_total, mean_moment, *size
+        )
+
+        grad_theta = grad_squeezed = grad_delta = grad_means = None
+        if theta is not None:
+            grad_nodes, grad_squeezed = ops.similarity_graph_nodes_backward(
+                sums, centred, offset, slope, pooled, theta, *plan.spatial_graph
+            )
+            grad_theta = (grad_nodes.unsqueeze(2) * aggregate).sum(0)
+        if delta is not None:
+            grad_delta = (grad_channel * channel_aggregate.view(grad_channel.shape)).sum(0)
+            grad_means = ops.similarity_graph_backward(
+                _reshaped(grad_channel), _reshaped(means), _reshaped(delta), *plan.channel_graph
+            ).view(grad_channel.shape)
+        grad_x = None
+        if ctx.needs_input_grad[0]:
+            grad_x = ops.similarity_graph_input(grad_y, grad_squeezed, grad_means, *plan.maps, plan.residual)
+        return (
+            grad_x, grad_theta, grad_delta, grad_weight.to(weight.dtype), grad_bias.to(weight.dtype),
+            None, None, None, None, None,
+        )  # fmt: skip
+
+
+def _joint(mean: Tensor, variance: Tensor, count: Tensor, group: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Statistics of all processes' batches: their means first, then squares around the joint mean."""
+    gathered = all_reduce(torch.cat([(mean * count).flatten(), count.view(1)]), group)
+    images = gathered[-1]
+    joint_mean = gathered[:-1].view(mean.shape) / images
+    squares = all_reduce((variance + (mean - joint_mean).square()) * count, group)
+    return joint_mean, squares / images, images
+
+
+@_dispatch.registers
+def _register(library: str) -> None:
+    """Fake kernels: shapes for tracing. Gradients are in ``_Fused``: they may have to ask other processes."""
+
+    def precise(x: Tensor) -> torch.dtype:
+        return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+    def number_of_maps(rows: Sequence[int], columns: Sequence[int]) -> int:
+        return sum(down * across for down, across in zip(rows, columns, strict=True))
+
+    def like_features(x: Tensor) -> Tensor:
+        dense = x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)
+        return torch.empty_like(x if dense else x.contiguous())
+
+    @torch.library.register_fake(f"{library}::similarity_graph_squeeze")
+    def _(x: Tensor, rows: Sequence[int], columns: Sequence[int]) -> tuple[Tensor, Tensor]:
+        images, channels, height, width = x.shape
+        squeezed = x.new_empty(images, height, width, dtype=precise(x))
+        return squeezed, x.new_empty(images, number_of_maps(rows, columns), channels, dtype=precise(x))
+
+    @torch.library.register_fake(f"{library}::similarity_graph_nodes")
+    def _(
+        squeezed: Tensor, theta: Tensor, rows: Sequence[int], columns: Sequence[int], *_: Any
+    ) -> tuple[Tensor, ...]:
+        images, height, width = squeezed.shape
+        levels, scales = theta.shape[:2]
+        maps = squeezed.new_empty(images, number_of_maps(rows, columns), dtype=torch.float64)
+        nodes = squeezed.new_empty(images, levels, scales, height, width)
+        centred = squeezed.new_empty(images, levels, height, width)
+        return centred, maps, torch.empty_like(maps), nodes, torch.empty_like(nodes)
+
+    @torch.library.register_fake(f"{library}::similarity_graph_nodes_backward")
+    def _(sums: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+        return torch.empty_like(sums), torch.empty_like(sums)
+
+    @torch.library.register_fake(f"{library}::similarity_graph_statistics")
+    def _(channel: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+        table = channel.new_empty(channel.shape[1:], dtype=torch.float64)
+        return table, torch.empty_like(table)
+
+    @torch.library.register_fake(f"{library}::similarity_graph_affine")
+    def _(channel: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+        return torch.empty_like(channel), torch.empty_like(channel)
+
+    @torch.library.register_fake(f"{library}::similarity_graph_affine_sums")
+    def _(total: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+        table = total.new_empty(total.shape[1:], dtype=torch.float64)
+        return table, torch.empty_like(table)
+
+    @torch.library.register_fake(f"{library}::similarity_graph_affine_backward")
+    def _(total: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
+        maps = total.new_empty(total.shape[:2])
+        return torch.empty_like(total), maps, torch.empty_like(maps)
+
+    @torch.library.register_fake(f"{library}::similarity_graph_excite")
+    def _(x: Tensor, *_: Any) -> Tensor:
+        return like_features(x)
+
+    @torch.library.register_fake(f"{library}::similarity_graph_evaluate")
+    def _(x: Tensor, *_: Any) -> Tensor:
+        return like_features(x)
+
+    @torch.library.register_fake(f"{library}::similarity_graph_sums")
+    def _(grad_y: Tensor, centred: Tensor, scale: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
+        return torch.empty_like(centred), torch.empty_like(scale), torch.empty_like(scale)
+
+    @torch.library.register_fake(f"{library}::similarity_graph_input")
+    def _(grad_y: Tensor, *_: Any) -> Tensor:
+        return like_features(grad_y)

@@ -1,0 +1,390 @@
+"""The hierarchical similarity graph module (paper 000, section III) over :mod:`reid_ops.similarity_graph`."""
+
+from __future__ import annotations
+
+import itertools
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from . import _checks, reference
+from ._hsgm_fused import Plan, evaluate, fused, map_sizes
+from .similarity_graph import EDGES, check_edges, squared_radius
+
+__all__ = ["HSGM"]
+
+MAX_LEVELS = 6  # csrc/similarity_graph/geometry.h
+MAX_SCALES = 8
+MAX_PARTS = 32
+POOLINGS = {"same": 0, "same_padded": 1, "stride": 2, "valid": 3}
+
+_OP = "HSGM"
+
+
+class HSGM(nn.Module):
+    r"""Hierarchical similarity graph module: features in, features of the same shape out.
+
+    The features are divided into the maps of several levels (one whole, two halves, four quarter stripes).
+    Every map g of h x w pixels gets, from its own two graphs, a rank-one map that is normalised and added
+    (paper 000, Eqs. 1-11):
+
+    .. math::
+        a_g = \sum_k \Theta_{g,k} \odot (I + E)\,\mathrm{AP}_k(\operatorname{mean}_c x_g), \qquad
+        b_g = \delta_g \odot (I + E)\,\operatorname{mean}_{hw} x_g, \\
+        y = s \sum_{\text{levels}} \big( x + \mathrm{LeakyReLU}(\mathrm{BN}_g(b_g a_g^\top)) \big)
+
+    ``impl="fused"`` computes the batch norm of the product in closed form: forward reads ``x`` twice and
+    writes ``y`` once, backward reads ``dy`` twice and writes ``dx`` once, and only small tensors are kept
+    for it. ``impl="reference"`` is plain PyTorch with the same parameters, buffers and state dict.
+
+    Args:
+        channels, height, width: of the features, all >= 1. A height or width that does not divide is cut at
+            ``floor(i * height / parts)``, so that maps differ by at most one row or column.
+        levels: number of maps of each level, increasing, 1 to 6 levels of at most 32 rows and columns of
+            maps. ``(1,)`` is the paper's ablation without hierarchy.
+        scales: window sizes k of the average pools AP_k, 1 to 8 of them, repetitions allowed.
+        neighborhood: of the spatial graphs, as in :func:`reid_ops.similarity_graph`: 4, 8 or ("radius", r).
+        channel_window: half-width of the channel graphs' window.
+        edges: reading of Eq. 3, as in :func:`reid_ops.similarity_graph`.
+        split: ``"stripes"`` cuts levels into rows; ``"grid"`` cuts powers of two into rows and columns in
+            turn, four maps being 2 x 2.
+        residual: False drops ``x`` from the output (ablation).
+        spatial, channel: False drops the spatial (channel) graph; its vector is then all ones. With both
+            dropped, the product is ``x`` itself: an ordinary batch norm, by PyTorch in either ``impl``.
+        aggregate_scale: s above; 1 is the paper's sum, 1/3 keeps the features' magnitude for three levels.
+        negative_slope: of the LeakyReLU.
+        share_parameters: False: every map has its own delta and batch-norm weight and bias; ``"level"``: a
+            level's maps share them; True: all do. Theta belongs to pixels and batch statistics to maps in any
+            case.
+        sync_batchnorm: in training, statistics over all processes of the default group.
+        impl: ``"fused"`` or ``"reference"``.
+        include_self: whether nodes are their own neighbours.
+        pooling: how AP_k keeps the size. ``"same"``: stride 1, means over the pixels inside;
+            ``"same_padded"``: means over k*k with zeros outside; ``"stride"``: stride k, repeated;
+            ``"valid"``: the nearest window wholly inside.
+        eps, momentum: of the batch norms.
+
+    Shape:
+        ``x`` (N, channels, height, width), float32, float64, float16 or bfloat16 (half types accumulate in
+        float32), contiguous or channels-last (kept, not copied; others are made contiguous). N may be 0 (the
+        running statistics then stay).
+
+    Buffers: ``running_mean``, ``running_var`` (maps, channels), ``num_batches_tracked``. As with
+    ``nn.BatchNorm2d``, a pass recomputed by ``torch.utils.checkpoint`` updates them a second time.
+    Once differentiable. Keeps its input's dtype under ``torch.autocast``.
+
+    Raises:
+        TypeError, ValueError: an option or the input is not as described; in training also when a map has
+            only one value per channel.
+
+    Example:
+        >>> module = reid_ops.HSGM(1024, 16, 16)
+        >>> sum(p.numel() for p in module.parameters())
+        23808
+        >>> module(torch.rand(4, 1024, 16, 16)).shape
+        torch.Size([4, 1024, 16, 16])
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        height: int,
+        width: int,
+        *,
+        levels: Sequence[int] = (1, 2, 4),
+        scales: Sequence[int] = (1, 2, 3),
+        neighborhood: int | tuple[str, float] = 4,
+        channel_window: int = 1,
+        edges: str = "softmax",
+        split: str = "stripes",
+        residual: bool = True,
+        spatial: bool = True,
+        channel: bool = True,
+        aggregate_scale: float = 1.0,
+        negative_slope: float = 0.2,
+        share_parameters: bool | str = False,
+        sync_batchnorm: bool = False,
+        impl: str = "fused",
+        include_self: bool = False,
+        pooling: str = "same",
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+    ) -> None:
+        super().__init__()
+        for value, name in ((channels, "channels"), (height, "height"), (width, "width")):
+            _checks.check_integer(value, name, 1, 2**15, _OP)
+        self.channels, self.height, self.width = channels, height, width
+        self.levels, self.scales = tuple(levels), tuple(scales)
+        self.divisions = _divisions(self.levels, split, height, width)
+        if not 1 <= len(self.scales) <= MAX_SCALES:
+            raise ValueError(
+                f"{_OP}: scales must hold 1 to {MAX_SCALES} window sizes, got {len(self.scales)}"
+            )
+        for scale in self.scales:
+            _checks.check_integer(scale, "scales", 1, 2**15, _OP)
+        check_edges(edges, _OP)
+        _check_choice(pooling, "pooling", tuple(POOLINGS))
+        _check_choice(impl, "impl", ("fused", "reference"))
+        if not (isinstance(share_parameters, bool) or share_parameters == "level"):
+            raise ValueError(
+                f'{_OP}: share_parameters must be False, True or "level", got {share_parameters!r}'
+            )
+        self.neighborhood, self.channel_window, self.edges, self.split = (
+            neighborhood,
+            channel_window,
+            edges,
+            split,
+        )
+        self.residual, self.spatial, self.channel = bool(residual), bool(spatial), bool(channel)
+        self.aggregate_scale, self.negative_slope = float(aggregate_scale), float(negative_slope)
+        self.share_parameters, self.sync_batchnorm, self.impl = share_parameters, sync_batchnorm, impl
+        self.include_self, self.pooling = bool(include_self), pooling
+        self.eps, self.momentum = float(eps), float(momentum)
+        self._plan = Plan(
+            rows=tuple(rows for rows, _ in self.divisions),
+            columns=tuple(columns for _, columns in self.divisions),
+            scales=self.scales,
+            pooling=POOLINGS[pooling],
+            radius_squared=squared_radius(neighborhood, True, _OP),
+            channel_radius_squared=squared_radius(channel_window, False, _OP),
+            include_self=self.include_self,
+            edges=EDGES[edges],
+            residual=self.aggregate_scale * len(self.levels) if residual else 0.0,
+            factor=self.aggregate_scale,
+            negative_slope=self.negative_slope,
+            eps=self.eps,
+        )
+        sizes = map_sizes(self._plan, height, width)
+        self._smallest_map = min(sizes)
+        maps = len(sizes)
+        sets = {False: maps, True: 1, "level": len(self.levels)}[share_parameters]
+        if self.spatial:
+            self.theta = nn.Parameter(torch.empty(len(self.levels), len(self.scales), height, width))
+        else:
+            self.register_parameter("theta", None)
+        if self.channel:
+            self.delta = nn.Parameter(torch.empty(sets, channels))
+        else:
+            self.register_parameter("delta", None)
+        self.weight = nn.Parameter(torch.empty(sets, channels))
+        self.bias = nn.Parameter(torch.empty(sets, channels))
+        self.register_buffer("running_mean", torch.zeros(maps, channels))
+        self.register_buffer("running_var", torch.ones(maps, channels))
+        self.register_buffer("num_batches_tracked", torch.zeros((), dtype=torch.int64))
+        pixels = torch.tensor(sizes)  # integers: module.half() leaves them alone
+        self.register_buffer("_pixels", pixels, persistent=False)
+        self.running_mean: Tensor
+        self.running_var: Tensor
+        self.num_batches_tracked: Tensor
+        self._pixels: Tensor
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Theta, delta and weight one, bias zero, running statistics as new."""
+        for parameter in (self.theta, self.delta, self.weight):
+            if parameter is not None:
+                nn.init.ones_(parameter)
+        nn.init.zeros_(self.bias)
+        self.running_mean.zero_()
+        self.running_var.fill_(1)
+        self.num_batches_tracked.zero_()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features (N, C, H, W) to features of the same shape, dtype and layout."""
+        self._check_input(x)
+        group = _default_group() if self.sync_batchnorm and self.training else None
+        if self.training and group is None and x.shape[0] * self._smallest_map == 1:
+            raise ValueError(f"{_OP}: training needs more than one value per channel and map, got one")
+        if self.training:
+            self.num_batches_tracked.add_(1)
+        delta, weight, bias = (self._for_all_maps(p) for p in (self.delta, self.weight, self.bias))
+        assert weight is not None and bias is not None
+        if self.impl == "reference" or not (self.spatial or self.channel):
+            return self._reference(x, delta, weight, bias, group)
+        precise = torch.float64 if x.dtype == torch.float64 else torch.float32
+        theta, delta, weight, bias = (
+            None if p is None else p.to(precise).contiguous() for p in (self.theta, delta, weight, bias)
+        )
+        assert weight is not None and bias is not None
+        inputs = (x, theta, delta, weight, bias)
+        if not self.training and not (
+            torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs)
+        ):
+            return evaluate(x, theta, delta, weight, bias, self.running_mean, self.running_var, self._plan)
+        given = None if self.training else (self.running_mean, self.running_var)
+        y, mean, variance, images = fused(
+            x, theta, delta, weight, bias, given, self._pixels, self._plan, group
+        )
+        if self.training and (x.shape[0] > 0 or group is not None):
+            self._update(mean, variance, images)
+        return y
+
+    def _reference(self, x: Tensor, delta: Tensor | None, weight: Tensor, bias: Tensor, group: Any) -> Tensor:
+        precise = torch.float64 if x.dtype == torch.float64 else torch.float32
+        theta, delta = (None if p is None else p.to(precise) for p in (self.theta, delta))
+        weight, bias = weight.to(precise), bias.to(precise)
+        if x.shape[0] == 0 and group is None:  # PyTorch's batch norm has no statistics of nothing
+            return x * self._plan.residual
+        running_mean, running_var = self.running_mean.to(precise), self.running_var.to(precise)
+        with torch.autocast(x.device.type, enabled=False):
+            y = reference.hsgm(
+                x, theta, delta, weight, bias, running_mean, running_var,
+                divisions=self.divisions, scales=self.scales, neighborhood=self.neighborhood,
+                channel_window=self.channel_window, include_self=self.include_self, edges=self.edges,
+                pooling=self.pooling, residual=self.residual, aggregate_scale=self.aggregate_scale,
+                negative_slope=self.negative_slope, training=self.training, momentum=self.momentum,
+                eps=self.eps, group=group,
+            )  # fmt: skip
+        if running_mean is not self.running_mean:  # features more precise than the buffers, or less
+            self.running_mean.copy_(running_mean)
+            self.running_var.copy_(running_var)
+        return y
+
+    @torch.no_grad()
+    def _update(self, mean: Tensor, variance: Tensor, images: Tensor) -> None:
+        """Running statistics; like PyTorch's, with the unbiased variance."""
+        count = (images * self._pixels)[:, None]
+        unbiased = variance * (count / (count - 1))
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
+        self.running_var.lerp_(unbiased.to(self.running_var.dtype), self.momentum)
+
+    def _for_all_maps(self, parameter: Tensor | None) -> Tensor | None:
+        """A row for every map from shared rows."""
+        if parameter is None or self.share_parameters is False:
+            return parameter
+        if self.share_parameters is True:
+            return parameter.expand(len(self.running_mean), -1)
+        counts = [rows * columns for rows, columns in self.divisions]
+        return torch.cat(
+            [row.expand(count, -1) for row, count in zip(parameter.split(1), counts, strict=True)]
+        )
+
+    def _check_input(self, x: Tensor) -> None:
+        _checks.check_features(x, "x", ("N", "C", "H", "W"), _OP)
+        expected = (self.channels, self.height, self.width)
+        if tuple(x.shape[1:]) != expected:
+            shape = ", ".join(map(str, ("N", *expected)))
+            raise ValueError(f"{_OP}: x must have shape ({shape}), got {tuple(x.shape)}")
+        if x.device != self.weight.device:
+            raise ValueError(
+                f"{_OP}: x must be on the device of the parameters ({self.weight.device}), got {x.device}"
+            )
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.channels}, {self.height}, {self.width}, levels={self.levels}, scales={self.scales}, "
+            f"neighborhood={self.neighborhood!r}, channel_window={self.channel_window}, "
+            f"edges={self.edges!r}, split={self.split!r}, residual={self.residual}, spatial={self.spatial}, "
+            f"channel={self.channel}, impl={self.impl!r}"
+        )
+
+    @classmethod
+    def insert_after(cls, model: nn.Module, name: str, image_size: tuple[int, int], **options: Any) -> HSGM:
+        """Puts a module behind the layer ``name`` of ``model`` (paper 000, Figs. 6 and 7) and returns it.
+
+        Args:
+            model: any network of images (1, 3, H, W), such as a torchvision or timm ResNet.
+            name: the layer's dotted name, ``"layer3"`` for the paper's best place. An ``nn.Sequential`` gets
+                the module as its last child ``hsgm``, so that existing state-dict keys stay; another layer is
+                replaced by a Sequential of ``body`` (the layer) and ``hsgm``.
+            image_size: height and width of the images: one is run through the model, up to the layer, to see
+                the features' size.
+            **options: of :class:`HSGM`.
+
+        Raises:
+            ValueError: no such layer, it has an ``hsgm`` already, or it gives no (N, C, H, W) features.
+
+        Example:
+            >>> model = torchvision.models.resnet50()
+            >>> module = reid_ops.HSGM.insert_after(model, "layer3", image_size=(256, 256))
+        """
+        layers = dict(model.named_modules())
+        if not name or name not in layers:
+            raise ValueError(f"{_OP}: model has no layer {name!r}")
+        layer = layers[name]
+        if "hsgm" in layer._modules:
+            raise ValueError(f"{_OP}: layer {name!r} has a module hsgm already")
+        channels, height, width = _features_of(model, layer, name, image_size)
+        module = cls(channels, height, width, **options)
+        first = next(model.parameters(), None)
+        if first is not None:
+            module.to(device=first.device, dtype=first.dtype if first.is_floating_point() else None)
+        module.train(layer.training)
+        if isinstance(layer, nn.Sequential):
+            layer.add_module("hsgm", module)
+        else:
+            parent, _, child = name.rpartition(".")
+            setattr(layers[parent], child, nn.Sequential(OrderedDict(body=layer, hsgm=module)))
+        return module
+
+
+class _Found(Exception):
+    """Carries a layer's output size out of a model's forward pass."""
+
+
+def _features_of(
+    model: nn.Module, layer: nn.Module, name: str, image_size: tuple[int, int]
+) -> tuple[int, int, int]:
+    """Channels, height and width of a layer's output for images of that size."""
+
+    def stop(_: nn.Module, __: Any, output: Any) -> None:
+        raise _Found(tuple(output.shape[1:]) if isinstance(output, Tensor) and output.dim() == 4 else None)
+
+    first = next(model.parameters(), torch.empty(()))
+    modes = {module: module.training for module in model.modules()}
+    handle = layer.register_forward_hook(stop)
+    try:
+        model.eval()
+        with torch.no_grad():
+            model(torch.zeros(1, 3, *image_size, dtype=first.dtype, device=first.device))
+    except _Found as found:
+        if found.args[0] is None:
+            raise ValueError(f"{_OP}: layer {name!r} does not give features (N, C, H, W)") from None
+        return found.args[0]  # type: ignore[no-any-return]
+    finally:
+        handle.remove()
+        for module, training in modes.items():
+            module.training = training
+    raise ValueError(f"{_OP}: the model does not run its layer {name!r}")
+
+
+def _divisions(levels: tuple[int, ...], split: str, height: int, width: int) -> list[tuple[int, int]]:
+    """Rows and columns of maps of every level."""
+    _check_choice(split, "split", ("stripes", "grid"))
+    if not 1 <= len(levels) <= MAX_LEVELS:
+        raise ValueError(f"{_OP}: levels must hold 1 to {MAX_LEVELS} numbers of maps, got {len(levels)}")
+    divisions = []
+    for maps in levels:
+        _checks.check_integer(maps, "levels", 1, MAX_PARTS**2, _OP)
+        rows, columns = maps, 1
+        if split == "grid":
+            if maps & (maps - 1):
+                raise ValueError(f"{_OP}: levels must be powers of two to split a grid, got {maps}")
+            rows = 1 << maps.bit_length() // 2
+            columns = maps // rows
+        if rows > min(height, MAX_PARTS) or columns > min(width, MAX_PARTS):
+            raise ValueError(
+                f"{_OP}: levels: {rows} x {columns} maps do not fit features of {height} x {width} "
+                f"(at most {MAX_PARTS} rows and columns)"
+            )
+        divisions.append((rows, columns))
+    if any(later <= earlier for earlier, later in itertools.pairwise(levels)):
+        raise ValueError(f"{_OP}: levels must increase, got {levels}")
+    return divisions
+
+
+def _check_choice(value: str, argument: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        names = ", ".join(f'"{choice}"' for choice in choices)
+        raise ValueError(f"{_OP}: {argument} must be one of {names}, got {value!r}")
+
+
+def _default_group() -> Any:
+    """The default process group where there is more than one process."""
+    distributed = torch.distributed
+    if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
+        return distributed.group.WORLD
+    return None
