@@ -175,7 +175,7 @@ class HSGM(nn.Module):
         self.register_buffer("running_var", torch.ones(maps, channels))
         self.register_buffer("num_batches_tracked", torch.zeros((), dtype=torch.int64))
         self._sizes = sizes
-        # Integers: module.half() leaves them alone. Filled in below, so that modules made on "meta" get them too.
+        # Integers: module.half() leaves them alone. Filled by reset_parameters, after creation on "meta" too.
         self.register_buffer("_pixels", torch.zeros(maps, dtype=torch.int64), persistent=False)
         self.running_mean: Tensor
         self.running_var: Tensor
