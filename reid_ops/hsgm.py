@@ -174,8 +174,9 @@ class HSGM(nn.Module):
         self.register_buffer("running_mean", torch.zeros(maps, channels))
         self.register_buffer("running_var", torch.ones(maps, channels))
         self.register_buffer("num_batches_tracked", torch.zeros((), dtype=torch.int64))
-        pixels = torch.tensor(sizes)  # integers: module.half() leaves them alone
-        self.register_buffer("_pixels", pixels, persistent=False)
+        self._sizes = sizes
+        # Integers: module.half() leaves them alone. Filled by reset_parameters, after creation on "meta" too.
+        self.register_buffer("_pixels", torch.zeros(maps, dtype=torch.int64), persistent=False)
         self.running_mean: Tensor
         self.running_var: Tensor
         self.num_batches_tracked: Tensor
@@ -184,6 +185,7 @@ class HSGM(nn.Module):
 
     def reset_parameters(self) -> None:
         """Theta, delta and weight one, bias zero, running statistics as new."""
+        self._pixels.copy_(torch.tensor(self._sizes, device="cpu"))
         for parameter in (self.theta, self.delta, self.weight):
             if parameter is not None:
                 nn.init.ones_(parameter)
