@@ -21,6 +21,7 @@ MAKEFLAGS += --no-print-directory
 
 demo: build
 	$(RUN) -m examples.part_correlation_demo
+	$(RUN) -m benchmarks part_correlation --quick --threads all
 
 bench: build
 	$(RUN) -m benchmarks

@@ -79,8 +79,11 @@ def configure() -> dict[str, Any]:
 
     from torch.utils.cpp_extension import BuildExtension, CppExtension, CUDAExtension
 
-    # Error messages name source files: let them do so relative to the repository.
-    prefix_map = f"-fmacro-prefix-map={ROOT}/="
+    # Error messages name source files: without the folders of the machine that built them.
+    short_names = [
+        f"-fmacro-prefix-map={ROOT}/=",
+        f"-fmacro-prefix-map={Path(torch.__file__).parent / 'include'}/=",
+    ]
     definitions = [build_config.target_version_macro()]
     if decision.enabled:
         definitions += ["-DREID_OPS_WITH_CUDA", "-DUSE_CUDA"]
@@ -89,7 +92,7 @@ def configure() -> dict[str, Any]:
         build_config.find_sources(ROOT, decision.enabled),
         include_dirs=[str(ROOT / "csrc")],
         extra_compile_args={
-            "cxx": [*CXX_FLAGS, *definitions, prefix_map],
+            "cxx": [*CXX_FLAGS, *definitions, *short_names],
             "nvcc": [*NVCC_FLAGS, *definitions, f"--threads={build_config.nvcc_threads(os.environ)}"],
         },
         py_limited_api=LIMITED_API,
@@ -113,7 +116,7 @@ def configure() -> dict[str, Any]:
         "reid_ops._host",
         build_config.find_host_sources(ROOT),
         include_dirs=[str(ROOT / "csrc"), str(FACTS_FOLDER), pybind11_include()],
-        extra_compile_args={"cxx": [*CXX_FLAGS, prefix_map]},
+        extra_compile_args={"cxx": [*CXX_FLAGS, *short_names]},
         language="c++",
     )
     return {"ext_modules": [operators, host], "cmdclass": {"build_ext": BuildExtension}}

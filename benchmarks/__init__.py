@@ -28,7 +28,8 @@ Contenders must first agree with the float64 reference and with each other, in v
 ours does not, the run stops and nothing is written. They are then timed in turn, A B C A B C ..., so that a
 drift of the machine meets all of them alike. The JSON holds the ratio of the medians and the median of the
 ratios round by round; where they differ, the machine was not steady. On CUDA the calls rotate over enough
-copies of the inputs to defeat the L2 cache.
+copies of the inputs to defeat the L2 cache. On the CPU freed memory is kept for reuse, so that no
+contender pays page faults for its output (see :func:`benchmarks.harness.machine.keep_freed_memory`).
 
 If other processes use more than a tenth of a core meanwhile, the table says so and the JSON has
 ``"busy": true``: such figures, above all those with two threads, are not results.

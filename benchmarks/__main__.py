@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from benchmarks.harness import report
 from benchmarks.harness.check import CheckFailed
 from benchmarks.harness.floors import Floors
-from benchmarks.harness.machine import LoadWatch, available_cores
+from benchmarks.harness.machine import LoadWatch, available_cores, keep_freed_memory
 from benchmarks.harness.model import Benchmark, Case, Mode
 from benchmarks.harness.readme import update_readme
 from benchmarks.harness.registry import discover
@@ -81,6 +81,7 @@ def main(arguments: list[str] | None = None) -> int:
         _print_list(chosen)
         return 0
 
+    keep_freed_memory()
     only_readme = options.update_readme and not (options.keep or options.json)
     try:
         if not only_readme:

@@ -17,6 +17,10 @@ STABLE_TORCH_LIBRARY(REID_OPS_LIBRARY, library) {
   library.def(
       "part_correlation_grad_parts(Tensor grad_output, Tensor? argmax, Tensor signal, Tensor? pairs,"
       " Tensor? order, int part_rows, int kernel_height, int kernel_width, int pool) -> Tensor");
+  // Both at once: (gradient of signal, gradient of parts), without pairs.
+  library.def(
+      "part_correlation_backward(Tensor grad_output, Tensor? argmax, Tensor signal, Tensor parts, int pool)"
+      " -> (Tensor, Tensor)");
 
   // Neighbour graphs. values [B,H,W], theta [T,H,W] (row b % T belongs to b) -> ((I + E) v) * theta, and
   // (I + E) v where wanted, else empty. A chain is a grid of one row.
@@ -80,8 +84,8 @@ STABLE_TORCH_LIBRARY(REID_OPS_LIBRARY, library) {
 
 // `import reid_ops._C` only loads the library, which registers the operators above.
 extern "C" PyMODINIT_FUNC PyInit__C(void) {
-  static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_C", nullptr, -1, nullptr, nullptr,
-                                      nullptr,               nullptr, nullptr};
+  static struct PyModuleDef module = {
+      PyModuleDef_HEAD_INIT, "_C", nullptr, -1, nullptr, nullptr, nullptr, nullptr, nullptr};
   return PyModule_Create(&module);
 }
 #endif

@@ -30,7 +30,8 @@ def check_alike(tensor: Tensor, argument: str, first: Tensor, first_argument: st
         )
     if tensor.device != first.device:
         raise ValueError(
-            f"{op}: {argument} must be on the device of {first_argument} ({first.device}), got {tensor.device}"
+            f"{op}: {argument} must be on the device of {first_argument} ({first.device}), "
+            f"got {tensor.device}"
         )
 
 

@@ -74,8 +74,10 @@ def csn_similarity(x1: Tensor, x2: Tensor, parts1: Tensor, parts2: Tensor, *, po
     the other image".
 
     Args:
-        x1, x2: maps ``(N, C, H, W)`` of the first and the second images.
-        parts1, parts2: their parts ``(N, P, C, kh, kw)``.
+        x1: maps ``(N, C, H, W)`` of the first images.
+        x2: of the second images.
+        parts1: parts ``(N, P, C, kh, kw)`` of the first images.
+        parts2: of the second images.
         pool: as in :func:`part_correlation`.
 
     Returns:
@@ -140,7 +142,8 @@ def _check(signal: Tensor, parts: Tensor, pool: int, pairs: Tensor | None) -> Te
         raise ValueError(f"{_OP}: parts must have the signal's {channels} channels, got {part_channels}")
     if not (1 <= kernel_height <= MAX_KERNEL and 1 <= kernel_width <= MAX_KERNEL):
         raise ValueError(
-            f"{_OP}: parts must be filters of 1x1 to {MAX_KERNEL}x{MAX_KERNEL}, got {kernel_height}x{kernel_width}"
+            f"{_OP}: parts must be filters of 1x1 to {MAX_KERNEL}x{MAX_KERNEL}, "
+            f"got {kernel_height}x{kernel_width}"
         )
     if pairs is None:
         if rows != part_rows:
@@ -158,7 +161,9 @@ def _check_pairs(pairs: Tensor, rows: int, part_rows: int, device: torch.device)
         raise TypeError(f"{_OP}: pairs must be int64, got {_checks.dtype_name(pairs.dtype)}")
     if pairs.dim() != 2 or pairs.shape[1] != 2:
         raise ValueError(f"{_OP}: pairs must have shape (B, 2), got {tuple(pairs.shape)}")
-    if pairs.device.type not in ("cpu", device.type) or (pairs.device.type == device.type and pairs.device != device):
+    if pairs.device.type not in ("cpu", device.type) or (
+        pairs.device.type == device.type and pairs.device != device
+    ):
         raise ValueError(f"{_OP}: pairs must be on the CPU or on {device}, got {pairs.device}")
     if pairs.device.type == "cpu" and not torch.compiler.is_compiling():
         bad = (pairs < 0) | (pairs >= torch.tensor([rows, part_rows]))
@@ -181,7 +186,9 @@ def _register(library: str) -> None:
     ops = getattr(torch.ops, library)
 
     @torch.library.register_fake(f"{library}::part_correlation")
-    def _(signal: Tensor, parts: Tensor, pairs: Tensor | None, pool: int, with_argmax: bool) -> tuple[Tensor, Tensor]:
+    def _(
+        signal: Tensor, parts: Tensor, pairs: Tensor | None, pool: int, with_argmax: bool
+    ) -> tuple[Tensor, Tensor]:
         batch = signal.shape[0] if pairs is None else pairs.shape[0]
         height, width = ((size + pool - 1) // pool for size in signal.shape[2:])
         output = signal.new_empty(batch, parts.shape[1] * parts.shape[2], height, width)
@@ -205,12 +212,22 @@ def _register(library: str) -> None:
             part_rows, grad_output.shape[1] // channels, channels, kernel_height, kernel_width
         )
 
-    def grad_signal(grad: Tensor, argmax: Tensor | None, parts: Tensor, pairs: Tensor | None, shape: Any, pool: int):
+    @torch.library.register_fake(f"{library}::part_correlation_backward")
+    def _(
+        grad_output: Tensor, argmax: Any, signal: Tensor, parts: Tensor, pool: int
+    ) -> tuple[Tensor, Tensor]:
+        return signal.new_empty(signal.shape), parts.new_empty(parts.shape)
+
+    def grad_signal(
+        grad: Tensor, argmax: Tensor | None, parts: Tensor, pairs: Tensor | None, shape: Any, pool: int
+    ) -> Tensor:
         order = _pairs_by_row(pairs, 0)
         rows, _, height, width = shape
         return ops.part_correlation_grad_signal(grad, argmax, parts, pairs, order, rows, height, width, pool)
 
-    def grad_parts(grad: Tensor, argmax: Tensor | None, signal: Tensor, pairs: Tensor | None, shape: Any, pool: int):
+    def grad_parts(
+        grad: Tensor, argmax: Tensor | None, signal: Tensor, pairs: Tensor | None, shape: Any, pool: int
+    ) -> Tensor:
         order = _pairs_by_row(pairs, 1)
         return ops.part_correlation_grad_parts(
             grad, argmax, signal, pairs, order, shape[0], shape[3], shape[4], pool
@@ -220,7 +237,10 @@ def _register(library: str) -> None:
         signal, parts, pairs, pool, _ = inputs
         needs_signal, needs_parts = ctx.needs_input_grad[:2]
         ctx.save_for_backward(
-            signal if needs_parts else None, parts if needs_signal else None, pairs, output[1] if pool > 1 else None
+            signal if needs_parts else None,
+            parts if needs_signal else None,
+            pairs,
+            output[1] if pool > 1 else None,
         )
         ctx.signal_shape, ctx.parts_shape, ctx.pool = signal.shape, parts.shape, pool
         ctx.set_materialize_grads(False)
@@ -229,6 +249,9 @@ def _register(library: str) -> None:
         if grad is None:
             return None, None, None, None, None
         signal, parts, pairs, argmax = ctx.saved_tensors
+        if pairs is None and all(ctx.needs_input_grad[:2]):
+            both = ops.part_correlation_backward(grad, argmax, signal, parts, ctx.pool)
+            return *both, None, None, None
         to_signal = to_parts = None
         if ctx.needs_input_grad[0]:
             to_signal = grad_signal(grad, argmax, parts, pairs, ctx.signal_shape, ctx.pool)
@@ -262,8 +285,36 @@ def _register(library: str) -> None:
             to_signal = grad_signal(grad, argmax, upstream, pairs, signal.shape, ctx.pool)
         return to_grad, None, to_signal, *(None,) * 6
 
+    def save_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        ctx.save_for_backward(*inputs[:4])
+        ctx.pool = inputs[4]
+        ctx.set_materialize_grads(False)
+
+    def backward_backward(
+        ctx: Any, by_signal: Tensor | None, by_parts: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        """The sum of the two formulas above; T is linear in each argument."""
+        grad, argmax, signal, parts = ctx.saved_tensors
+        needs_grad, _, needs_signal, needs_parts, _ = ctx.needs_input_grad
+        to_grad = to_signal = to_parts = None
+        if by_signal is not None:
+            if needs_grad:
+                to_grad = ops.part_correlation(by_signal, parts, None, 1, False)[0]
+            if needs_parts:
+                to_parts = grad_parts(grad, argmax, by_signal, None, parts.shape, ctx.pool)
+        if by_parts is not None:
+            if needs_grad:
+                full = ops.part_correlation(signal, by_parts, None, 1, False)[0]
+                to_grad = full if to_grad is None else to_grad + full
+            if needs_signal:
+                to_signal = grad_signal(grad, argmax, by_parts, None, signal.shape, ctx.pool)
+        if to_grad is not None:
+            to_grad = _pick(to_grad, argmax, grad, ctx.pool)
+        return to_grad, None, to_signal, to_parts, None
+
     for name, backward, save in (
         ("part_correlation", backward_forward, save_forward),
+        ("part_correlation_backward", backward_backward, save_backward),
         ("part_correlation_grad_signal", backward_grad_signal, save_gradient),
         ("part_correlation_grad_parts", backward_grad_parts, save_gradient),
     ):

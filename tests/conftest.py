@@ -10,10 +10,10 @@ from dataclasses import dataclass
 # spinning makes each take milliseconds as soon as anything else runs on the machine. Before torch.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-import pytest  # noqa: E402
-import torch  # noqa: E402
+import pytest
+import torch
 
-from reid_ops import _dispatch  # noqa: E402
+from reid_ops import _dispatch
 
 EMULATED = "reid_ops_emulated"
 

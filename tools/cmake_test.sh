@@ -3,7 +3,7 @@
 #   cmake_test.sh PYTHON
 set -euo pipefail
 cd "$(dirname "$0")/.."
-python=$(command -v "$1")
+python=$(cd "$(dirname "$1")" && pwd)/$(basename "$1")
 jobs=${MAX_JOBS:-$(nproc)}
 
 cmake -S . -B build/cmake-cpu -DPython3_EXECUTABLE="$python" -DREID_OPS_CUDA=OFF

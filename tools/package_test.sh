@@ -44,7 +44,7 @@ assert reid_ops.__file__.startswith(sys.prefix), reid_ops.__file__
 info = reid_ops.build_info()
 print("torch", info["runtime_torch"], "built on", info["torch"], "CUDA", info["cuda"], "loaded", info["loaded"])
 reid_ops._extension.require()'
-  "$1" -m pytest -q -m "not emulated and not slow" -p no:cacheprovider tests/test_part_correlation.py
+  "$1" -m pytest -q -m "not emulated and not slow" -p no:cacheprovider tests/test_part_correlation*.py
   cd "$root"
 }
 

@@ -45,7 +45,9 @@ class CpuScratch {
 
  private:
   static constexpr std::size_t kAlignment = 64;
-  static std::size_t round_up(std::size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+  static std::size_t round_up(std::size_t bytes) {
+    return (bytes + kAlignment - 1) / kAlignment * kAlignment;
+  }
 
   void* block_ = nullptr;
   std::size_t capacity_ = 0;

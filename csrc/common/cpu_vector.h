@@ -201,11 +201,12 @@ void unpack(const Planes<S, T>& planes, const Rectangle& area, const T* scratch)
   std::int64_t row = 0, column = 0;
   for (std::int64_t done = 0; done < count; done += lanes) {
     const std::int64_t length = std::min<std::int64_t>(lanes, count - done);
-    Vector<T> block[lanes] = {};
+    Vector<T> block[lanes];
     for (std::int64_t i = 0; i < length; ++i) {
       block[i] = load_aligned(scratch + (column * area.column_step + row * area.row_step) * lanes);
       if (++column == area.columns) column = 0, ++row;
     }
+    for (std::int64_t i = length; i < lanes; ++i) block[i] = Vector<T>{};
     transpose<T>(block);
     for (int lane = 0; lane < planes.used; ++lane) {
       S* destination = planes.plane[lane] + start + done;

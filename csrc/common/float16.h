@@ -54,7 +54,7 @@ inline Float16 to_float16(float value) {
   std::memcpy(&bits, &value, sizeof(bits));
   const std::uint16_t sign = static_cast<std::uint16_t>((bits >> 16) & 0x8000u);
   const std::uint32_t magnitude = bits & 0x7fffffffu;
-  if (magnitude > 0x7f800000u) return {static_cast<std::uint16_t>(sign | 0x7e00u)};  // NaN
+  if (magnitude > 0x7f800000u) return {static_cast<std::uint16_t>(sign | 0x7e00u)};   // NaN
   if (magnitude >= 0x47800000u) return {static_cast<std::uint16_t>(sign | 0x7c00u)};  // >= 65536: infinity
   if (magnitude < 0x38800000u) {  // below 2^-14: subnormal, a multiple of 2^-24
     float absolute;

@@ -48,7 +48,7 @@ cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, std::si
 #define REID_OPS_DYNAMIC_SHARED(type, name) \
   type* const name = reinterpret_cast<type*>(::reid_ops_emulation::dynamic_shared_memory())
 #else
-#define REID_OPS_DYNAMIC_SHARED(type, name)                       \
+#define REID_OPS_DYNAMIC_SHARED(type, name)                         \
   extern __shared__ __align__(16) unsigned char reid_ops_shared_[]; \
   type* const name = reinterpret_cast<type*>(reid_ops_shared_)
 #endif

@@ -11,8 +11,10 @@
 #include <torch/headeronly/core/ScalarType.h>
 
 #include <cstdint>
+#include <exception>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "common/data_type.h"
 
@@ -59,12 +61,32 @@ inline void check_like(const Tensor& tensor, const Tensor& first, const char* op
                        const char* first_argument) {
   STD_TORCH_CHECK(tensor.scalar_type() == first.scalar_type(), op, ": ", argument, " must have the dtype of ",
                   first_argument);
-  STD_TORCH_CHECK(tensor.is_cuda() == first.is_cuda() && tensor.get_device_index() == first.get_device_index(),
-                  op, ": ", argument, " must be on the device of ", first_argument);
+  STD_TORCH_CHECK(
+      tensor.is_cuda() == first.is_cuda() && tensor.get_device_index() == first.get_device_index(), op, ": ",
+      argument, " must be on the device of ", first_argument);
 }
 
 inline Tensor as_contiguous(const Tensor& tensor) {
   return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
+}
+
+// An uninitialised tensor; an allocation that fails says for what and how much. (The ABI-stable call
+// of torch 2.11 forgets why it failed.)
+inline Tensor allocate(const Tensor& like, const std::vector<std::int64_t>& sizes, ScalarType type,
+                       const char* op) {
+  try {
+    return torch::stable::new_empty(like, sizes, type);
+  } catch (const std::exception& error) {
+    double elements = 1;
+    std::string shape;
+    for (const std::int64_t size : sizes) {
+      elements *= static_cast<double>(size);
+      shape += (shape.empty() ? "" : ", ") + std::to_string(size);
+    }
+    STD_TORCH_CHECK(false, op, ": could not allocate memory for a tensor of shape (", shape, "), ", elements,
+                    " elements: ", error.what());
+  }
+  return like;
 }
 
 // Runs call's work items over torch's thread pool.

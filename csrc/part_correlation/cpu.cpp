@@ -18,14 +18,14 @@ namespace reid_ops::part_correlation {
 namespace {
 
 #if defined(REID_OPS_X86)
-#define REID_OPS_CHOOSE(function, ...)                          \
-  switch (instruction_set()) {                                  \
-    case InstructionSet::kAvx512:                               \
-      return avx512::function(__VA_ARGS__);                     \
-    case InstructionSet::kAvx2:                                 \
-      return avx2::function(__VA_ARGS__);                       \
-    default:                                                    \
-      return baseline::function(__VA_ARGS__);                   \
+#define REID_OPS_CHOOSE(function, ...)        \
+  switch (instruction_set()) {                \
+    case InstructionSet::kAvx512:             \
+      return avx512::function(__VA_ARGS__);   \
+    case InstructionSet::kAvx2:               \
+      return avx2::function(__VA_ARGS__);     \
+    default:                                  \
+      return baseline::function(__VA_ARGS__); \
   }
 #else
 #define REID_OPS_CHOOSE(function, ...) return baseline::function(__VA_ARGS__)
@@ -42,6 +42,10 @@ std::int64_t cpu_items(const GradSignal& call, std::int64_t threads) {
 std::int64_t cpu_items(const GradParts& call, std::int64_t threads) {
   REID_OPS_CHOOSE(items_of, call, threads);
 }
+std::int64_t cpu_items(const Backward& call, std::int64_t threads) {
+  REID_OPS_CHOOSE(items_of, call, threads);
+}
+bool cpu_fits(const Backward& call) { REID_OPS_CHOOSE(fits_backward, call.problem); }
 void cpu_run(const Forward& call, std::int64_t items, std::int64_t begin, std::int64_t end) {
   REID_OPS_CHOOSE(run, call, items, begin, end);
 }
@@ -49,6 +53,10 @@ void cpu_run(const GradSignal& call, std::int64_t items, std::int64_t begin, std
   REID_OPS_CHOOSE(run, call, items, begin, end);
 }
 void cpu_run(const GradParts& call, std::int64_t items, std::int64_t begin, std::int64_t end) {
+  REID_OPS_CHOOSE(run, call, items, begin, end);
+}
+
+void cpu_run(const Backward& call, std::int64_t items, std::int64_t begin, std::int64_t end) {
   REID_OPS_CHOOSE(run, call, items, begin, end);
 }
 

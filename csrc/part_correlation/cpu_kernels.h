@@ -46,18 +46,28 @@ struct Worker {
 
   // `row` of plane q is what pair_row(q / channels) says; `index` places it in the tensor.
   template <typename U, typename Place>
-  Planes<U, T> planes(const Group& group, std::int64_t row_stride, std::int64_t column_stride,
-                      const U* limit, const Place& place) const {
+  Planes<U, T> planes(const Group& group, std::int64_t row_stride, std::int64_t column_stride, const U* limit,
+                      const Place& place) const {
     Planes<U, T> result;
     result.row_stride = row_stride;
     result.column_stride = column_stride;
     result.limit = limit;
     result.used = group.used;
-    for (int lane = 0; lane < group.used; ++lane) {
-      result.plane[lane] = place((group.first + lane) / channels, (group.first + lane) % channels);
-    }
+    for_each_plane(group, [&](int lane, std::int64_t row, std::int64_t channel) {
+      result.plane[lane] = place(row, channel);
+    });
     result.finish();
     return result;
+  }
+
+  // body(lane, row, channel) for the group's planes: one division, then counting.
+  template <typename Body>
+  void for_each_plane(const Group& group, const Body& body) const {
+    std::int64_t row = group.first / channels, channel = group.first % channels;
+    for (int lane = 0; lane < group.used; ++lane) {
+      body(lane, row, channel);
+      if (++channel == channels) channel = 0, ++row;
+    }
   }
 
   template <typename RowOf>
@@ -70,10 +80,11 @@ struct Worker {
   }
 
   template <typename RowOf>
-  Planes<const S, T> parts_planes(const S* parts, const Group& group, std::int64_t part, const RowOf& row_of) const {
+  Planes<const S, T> parts_planes(const S* parts, const Group& group, std::int64_t part,
+                                  const RowOf& row_of) const {
     const std::int64_t* stride = problem.parts_stride;
-    const S* limit = limit_of(
-        parts, {problem.part_rows, problem.parts, channels, kernel_height, kernel_width}, stride);
+    const S* limit =
+        limit_of(parts, {problem.part_rows, problem.parts, channels, kernel_height, kernel_width}, stride);
     return planes<const S>(group, stride[3], stride[4], limit, [&](std::int64_t row, std::int64_t channel) {
       return parts + row_of(row) * stride[0] + part * stride[1] + channel * stride[2];
     });
@@ -91,11 +102,9 @@ struct Worker {
     result.column_stride = 1;
     result.limit = limit;
     result.used = group.used;
-    for (int lane = 0; lane < group.used; ++lane) {
-      const std::int64_t plane = group.first + lane;
-      result.plane[lane] =
-          maps + ((row_of(plane / channels) * problem.parts + part) * channels + plane % channels) * size;
-    }
+    for_each_plane(group, [&](int lane, std::int64_t row, std::int64_t channel) {
+      result.plane[lane] = maps + ((row_of(row) * problem.parts + part) * channels + channel) * size;
+    });
     result.finish();
     return result;
   }
@@ -159,19 +168,19 @@ struct Worker {
 
 // Parts are computed kMaxTileParts at a time at most; five or more in threes, which leave room for
 // taller tiles.
-REID_OPS_INLINE std::int64_t parts_together(std::int64_t parts) {
-  return parts <= kMaxTileParts ? parts : 3;
-}
+REID_OPS_INLINE std::int64_t parts_together(std::int64_t parts) { return parts <= kMaxTileParts ? parts : 3; }
 
 // ceil-mode max of every pool x pool window of maps [width][rows] -> [pooled_width][pooled_rows],
 // and where it was. The first of equal values wins; NaN wins over everything, as in max_pool2d.
 template <typename T, typename Index>
-void max_pool(std::int64_t rows, std::int64_t width, std::int64_t pool, const T* maps, T* pooled, Index* argmax) {
+void max_pool(std::int64_t rows, std::int64_t width, std::int64_t pool, const T* maps, T* pooled,
+              Index* argmax) {
   constexpr int lanes = kLanes<T>;
   const std::int64_t pooled_rows = (rows + pool - 1) / pool, pooled_width = (width + pool - 1) / pool;
   for (std::int64_t column = 0; column < pooled_width; ++column) {
     for (std::int64_t row = 0; row < pooled_rows; ++row) {
-      const std::int64_t i_end = std::min(pool, rows - row * pool), j_end = std::min(pool, width - column * pool);
+      const std::int64_t i_end = std::min(pool, rows - row * pool),
+                         j_end = std::min(pool, width - column * pool);
       const T* window = maps + (column * pool * rows + row * pool) * lanes;
       Vector<T> best = load_aligned(window);
       Vector<Index> where = {};

@@ -14,15 +14,20 @@ constexpr int tile_rows(int parts) {
 constexpr int kMaxTileParts = 4;
 constexpr int kMaxTileRows = 12;
 
+// One row's vectors come again in the next tap's rows. Keeping them across iterations, as GCC's
+// predictive commoning does, costs a register for each and spills sums; loading again costs nothing
+// here. So loads must not be carried over.
+#define REID_OPS_FORGET_LOADS() asm volatile("" ::: "memory")
+
 // What a tile needs to know. Steps are in vectors; taps are half-open ranges.
 struct Tile {
-  std::int64_t v_begin, v_end;       // filter columns that meet the map
-  std::int64_t u_begin, u_end;       // filter rows that meet the map
-  std::int64_t kernel_height;        // filter vectors per filter column (times the parts)
-  std::int64_t signal_column_step;   // vectors from one column to the next
-  std::int64_t output_part_step;     // vectors from one part's map to the next
-  std::int64_t rows;                 // grad_parts: map rows to sum over
-  std::int64_t j_begin, j_end;       // grad_parts: map columns to sum over
+  std::int64_t v_begin, v_end;      // filter columns that meet the map
+  std::int64_t u_begin, u_end;      // filter rows that meet the map
+  std::int64_t kernel_height;       // filter vectors per filter column (times the parts)
+  std::int64_t signal_column_step;  // vectors from one column to the next
+  std::int64_t output_part_step;    // vectors from one part's map to the next
+  std::int64_t rows;                // grad_parts: map rows to sum over
+  std::int64_t j_begin, j_end;      // grad_parts: map columns to sum over
 };
 
 // output[p][t] = sum_{v,u} signal[column v][row t+u] * filter[v][u][p]
@@ -31,11 +36,17 @@ struct Tile {
 template <typename T, int kRows, int kParts>
 void correlate_tile(const Tile& tile, const T* signal, const T* filter, T* output) {
   constexpr int lanes = kLanes<T>;
-  Vector<T> sum[kRows][kParts] = {};
+  Vector<T> sum[kRows][kParts];
+#pragma GCC unroll 12
+  for (int t = 0; t < kRows; ++t) {
+#pragma GCC unroll 4
+    for (int p = 0; p < kParts; ++p) sum[t][p] = Vector<T>{};
+  }
   for (std::int64_t v = tile.v_begin; v < tile.v_end; ++v) {
     const T* signal_column = signal + v * tile.signal_column_step * lanes;
     const T* filter_column = filter + v * tile.kernel_height * kParts * lanes;
     for (std::int64_t u = tile.u_begin; u < tile.u_end; ++u) {
+      REID_OPS_FORGET_LOADS();
       Vector<T> tap[kParts];
 #pragma GCC unroll 4
       for (int p = 0; p < kParts; ++p) tap[p] = load_aligned(filter_column + (u * kParts + p) * lanes);
@@ -47,8 +58,11 @@ void correlate_tile(const Tile& tile, const T* signal, const T* filter, T* outpu
       }
     }
   }
+#pragma GCC unroll 4
   for (int p = 0; p < kParts; ++p) {
-    for (int t = 0; t < kRows; ++t) store_aligned(output + (p * tile.output_part_step + t) * lanes, sum[t][p]);
+#pragma GCC unroll 12
+    for (int t = 0; t < kRows; ++t)
+      store_aligned(output + (p * tile.output_part_step + t) * lanes, sum[t][p]);
   }
 }
 
@@ -80,7 +94,9 @@ void grad_parts_tile(const Tile& tile, const T* grad, std::int64_t grad_column_s
                      T* grad_filter) {
   constexpr int lanes = kLanes<T>;
   Vector<T> sum[kTaps][kParts];
+#pragma GCC unroll 12
   for (int u = 0; u < kTaps; ++u) {
+#pragma GCC unroll 4
     for (int p = 0; p < kParts; ++p) sum[u][p] = load_aligned(grad_filter + (u * kParts + p) * lanes);
   }
   for (std::int64_t j = tile.j_begin; j < tile.j_end; ++j) {
@@ -100,7 +116,9 @@ void grad_parts_tile(const Tile& tile, const T* grad, std::int64_t grad_column_s
       }
     }
   }
+#pragma GCC unroll 12
   for (int u = 0; u < kTaps; ++u) {
+#pragma GCC unroll 4
     for (int p = 0; p < kParts; ++p) store_aligned(grad_filter + (u * kParts + p) * lanes, sum[u][p]);
   }
 }

@@ -34,7 +34,8 @@ __device__ __forceinline__ void stage_sums(const T (&sums)[kRows][kParts][kStrip
 template <typename T>
 __device__ __forceinline__ void write_map(const T* staged, const Plan& plan, const Problem& problem, int rows,
                                           int columns, std::int64_t first_row, std::int64_t first_column,
-                                          bool valid, void* output, std::int16_t* argmax, std::int64_t offset) {
+                                          bool valid, void* output, std::int16_t* argmax,
+                                          std::int64_t offset) {
   const int pool = static_cast<int>(problem.pool);
   const std::int64_t pooled_width = problem.pooled_width();
   const int pooled_rows = (rows + pool - 1) / pool, pooled_columns = (columns + pool - 1) / pool;
@@ -92,9 +93,9 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtLeast)
                     return load_as<T>(call.signal, plane + i * problem.width + j, problem.type);
                   });
         for (int part = 0; part < kParts; ++part) {
-          const std::int64_t filter =
-              ((rows.parts * problem.parts + first_part + part) * problem.channels + place.channel + channel) *
-              filter_size;
+          const std::int64_t filter = ((rows.parts * problem.parts + first_part + part) * problem.channels +
+                                       place.channel + channel) *
+                                      filter_size;
           fill_tile(taps + (channel * kParts + part) * plan.taps_size(), plan.tap_rows, plan.tap_stride, 0, 0,
                     problem.kernel_height, problem.kernel_width, [&](std::int64_t u, std::int64_t v) {
                       return load_as<T>(call.parts, filter + u * problem.kernel_width + v, problem.type);
@@ -161,16 +162,15 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtLeast) grad_signal_kernel(G
       for (std::int64_t part = 0; part < problem.parts; ++part) {
         for (int channel = 0; channel < place.channels; ++channel) {
           const std::int64_t c = place.channel + channel;
-          const Upstream<T> grad = {call.grad_output,
-                                    call.argmax,
-                                    problem.type,
-                                    static_cast<int>(problem.pool),
-                                    problem.pooled_width(),
-                                    ((pair * problem.parts + part) * problem.channels + c) * pooled_size};
+          const Upstream<T> grad = {
+              call.grad_output,       call.argmax,
+              problem.type,           static_cast<int>(problem.pool),
+              problem.pooled_width(), ((pair * problem.parts + part) * problem.channels + c) * pooled_size};
           fill_tile(upstream + channel * plan.signal_size(), plan.signal_rows, plan.signal_stride,
                     first_row - top, first_column - left, problem.height, problem.width, grad);
           const std::int64_t filter =
-              ((rows.parts * problem.parts + part) * problem.channels + c + 1) * filter_size - 1;  // its last tap
+              ((rows.parts * problem.parts + part) * problem.channels + c + 1) * filter_size -
+              1;  // its last tap
           fill_tile(taps + channel * plan.taps_size(), plan.tap_rows, plan.tap_stride, 0, 0,
                     problem.kernel_height, problem.kernel_width, [&](std::int64_t u, std::int64_t v) {
                       return load_as<T>(call.parts, filter - (u * problem.kernel_width + v), problem.type);
@@ -262,11 +262,11 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtLeast)
             const int begin = tile_rows * thread.slice / plan.slices;
             const int end = tile_rows * (thread.slice + 1) / plan.slices;
             correlate<T, 0, kParts, 1, kStripParts>(
-                signal + thread.channel * plan.signal_size() + (thread.row_group + begin) * plan.signal_stride +
-                    thread.strip * kStripParts,
-                plan.signal_stride, taps + thread.channel * kParts * plan.taps_size() + begin * plan.tap_stride,
-                plan.tap_stride, plan.taps_size(), end - begin,
-                clipped(plan.tile_width, first_column, problem.width), sums);
+                signal + thread.channel * plan.signal_size() +
+                    (thread.row_group + begin) * plan.signal_stride + thread.strip * kStripParts,
+                plan.signal_stride,
+                taps + thread.channel * kParts * plan.taps_size() + begin * plan.tap_stride, plan.tap_stride,
+                plan.taps_size(), end - begin, clipped(plan.tile_width, first_column, problem.width), sums);
           }
           __syncthreads();
         }
@@ -275,10 +275,10 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtLeast)
 
     if (thread.active) {
       for (int part = 0; part < kParts; ++part) {
-        T* target = partial + (((thread.slice * place.channels + thread.channel) * kParts + part) *
-                                   plan.output_height +
-                               thread.row_group) *
-                                  partial_width +
+        T* target = partial +
+                    (((thread.slice * place.channels + thread.channel) * kParts + part) * plan.output_height +
+                     thread.row_group) *
+                        partial_width +
                     thread.strip * kStripParts;
         for (int s = 0; s < kStripParts; ++s) target[s] = sums[0][part][s];
       }

@@ -124,8 +124,8 @@ struct PairRun {
   std::int64_t begin, end;
 };
 
-__device__ inline std::int64_t first_pair_not_below(const Problem& problem, const std::int64_t* order, int column,
-                                                    std::int64_t row) {
+__device__ inline std::int64_t first_pair_not_below(const Problem& problem, const std::int64_t* order,
+                                                    int column, std::int64_t row) {
   std::int64_t low = 0, high = problem.pairs;
   while (low < high) {
     const std::int64_t middle = low + (high - low) / 2;

@@ -25,11 +25,11 @@
 
 namespace reid_ops::part_correlation {
 
-constexpr int kThreads = 256;       // at most, in a block
-constexpr int kBlocksAtLeast = 2;   // per SM: 128 registers a thread, so that nothing spills
-constexpr int kStripForward = 8;    // columns of a thread's strip: forward and grad_signal
-constexpr int kStripParts = 4;      // grad_parts: filters are narrow, 10 columns fill 12 but not 16
-constexpr int kPartsTogether = 3;   // the paper's number of parts
+constexpr int kThreads = 256;      // at most, in a block
+constexpr int kBlocksAtLeast = 2;  // per SM: 128 registers a thread, so that nothing spills
+constexpr int kStripForward = 8;   // columns of a thread's strip: forward and grad_signal
+constexpr int kStripParts = 4;     // grad_parts: filters are narrow, 10 columns fill 12 but not 16
+constexpr int kPartsTogether = 3;  // the paper's number of parts
 // Below this, four blocks fit the 164 KB of an A100 SM or the 228 KB of an H100/H200.
 constexpr std::size_t kSharedTarget = 40 * 1024;
 // What one block may take on sm_80, sm_90 and sm_100 (163 KB or more), with room to spare. The widest
@@ -40,7 +40,9 @@ inline int round_up(std::int64_t value, std::int64_t multiple) {
   return static_cast<int>((value + multiple - 1) / multiple * multiple);
 }
 
-inline std::int64_t ceil_divide(std::int64_t value, std::int64_t divisor) { return (value + divisor - 1) / divisor; }
+inline std::int64_t ceil_divide(std::int64_t value, std::int64_t divisor) {
+  return (value + divisor - 1) / divisor;
+}
 
 // The row stride of a shared tile that threads read in 16-byte pieces, neighbouring threads in
 // neighbouring rows: an odd multiple of four words, so that eight rows fall into different banks.
@@ -138,9 +140,8 @@ inline Plan plan_parts(const Problem& problem, std::int64_t rows, int parts, std
     plan.tap_stride = round_up(plan.tile_width, 4);
     const std::size_t staged =
         static_cast<std::size_t>(plan.slices) * parts * plan.output_height * plan.strips * kStripParts;
-    const std::size_t per_channel =
-        std::max<std::size_t>(static_cast<std::size_t>(plan.signal_size()) + plan.taps_size() * parts,
-                              round_up(staged, 4));
+    const std::size_t per_channel = std::max<std::size_t>(
+        static_cast<std::size_t>(plan.signal_size()) + plan.taps_size() * parts, round_up(staged, 4));
     if (per_channel * element_bytes <= kSharedMost || most <= 8) {
       finish_plan(plan, problem, rows, element_bytes, per_channel);
       return plan;

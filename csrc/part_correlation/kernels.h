@@ -27,17 +27,17 @@ constexpr std::int64_t kMaxPool = 32;    // a CUDA block keeps whole pooling win
 
 // Sizes are in elements. Strides are in elements too and may be anything (channels-last, slices).
 struct Problem {
-  std::int64_t pairs;                       // B
-  std::int64_t signal_rows;                 // N
-  std::int64_t part_rows;                   // M
-  std::int64_t parts;                       // P
-  std::int64_t channels;                    // C
-  std::int64_t height, width;               // H, W
+  std::int64_t pairs;                        // B
+  std::int64_t signal_rows;                  // N
+  std::int64_t part_rows;                    // M
+  std::int64_t parts;                        // P
+  std::int64_t channels;                     // C
+  std::int64_t height, width;                // H, W
   std::int64_t kernel_height, kernel_width;  // kh, kw
-  std::int64_t pool;                        // pooling window and stride, ceil mode; 1 = none
-  std::int64_t signal_stride[4];            // of N, C, H, W
-  std::int64_t parts_stride[5];             // of M, P, C, kh, kw
-  const std::int64_t* pair_index;           // [B, 2] (signal row, part row), or nullptr: (b, b)
+  std::int64_t pool;                         // pooling window and stride, ceil mode; 1 = none
+  std::int64_t signal_stride[4];             // of N, C, H, W
+  std::int64_t parts_stride[5];              // of M, P, C, kh, kw
+  const std::int64_t* pair_index;            // [B, 2] (signal row, part row), or nullptr: (b, b)
   DataType type;
 
   REID_OPS_HOST_DEVICE std::int64_t top() const { return (kernel_height - 1) / 2; }
@@ -77,14 +77,32 @@ struct GradParts {
   void* grad_parts;            // out  [M, P, C, kh, kw], contiguous
 };
 
+// Both gradients at once, which reads the upstream gradient once. Only without a pair index.
+struct Backward {
+  Problem problem;
+  const void* grad_output;     // in   [B, P*C, ceil(H/pool), ceil(W/pool)], contiguous
+  const std::int16_t* argmax;  // in   like grad_output when pool > 1, else nullptr
+  const void* signal;          // in   [N, C, H, W], strided
+  const void* parts;           // in   [M, P, C, kh, kw], strided
+  void* grad_signal;           // out  [N, C, H, W], contiguous
+  void* grad_parts;            // out  [M, P, C, kh, kw], contiguous
+
+  GradSignal signal_alone() const { return {problem, grad_output, argmax, parts, nullptr, grad_signal}; }
+  GradParts parts_alone() const { return {problem, grad_output, argmax, signal, nullptr, grad_parts}; }
+};
+
 // CPU. The work is cut into independent items; the caller runs [0, items) in any split over any
 // number of threads. `threads` only guides the cut.
 std::int64_t cpu_items(const Forward& call, std::int64_t threads);
 std::int64_t cpu_items(const GradSignal& call, std::int64_t threads);
 std::int64_t cpu_items(const GradParts& call, std::int64_t threads);
+std::int64_t cpu_items(const Backward& call, std::int64_t threads);
 void cpu_run(const Forward& call, std::int64_t items, std::int64_t begin, std::int64_t end);
 void cpu_run(const GradSignal& call, std::int64_t items, std::int64_t begin, std::int64_t end);
 void cpu_run(const GradParts& call, std::int64_t items, std::int64_t begin, std::int64_t end);
+void cpu_run(const Backward& call, std::int64_t items, std::int64_t begin, std::int64_t end);
+// Whether the one-go backward fits the caches; otherwise the two gradients apart are faster.
+bool cpu_fits(const Backward& call);
 
 #if defined(REID_OPS_WITH_CUDA) || defined(REID_OPS_EMULATION) || defined(__CUDACC__)
 // CUDA. Asynchronous on `stream`; the strided inputs must be contiguous here. A pair that names a

@@ -49,8 +49,8 @@ Problem make_problem(const Sizes& sizes, const OptionalTensor& pairs, const Tens
   problem.type = data_type_of(like, kOp, "signal");
   if (problem.pair_index == nullptr) {
     STD_TORCH_CHECK(sizes.signal_rows == sizes.part_rows, kOp,
-                    ": without pairs, signal and parts must have as many rows, got ", sizes.signal_rows, " and ",
-                    sizes.part_rows);
+                    ": without pairs, signal and parts must have as many rows, got ", sizes.signal_rows,
+                    " and ", sizes.part_rows);
     problem.pairs = sizes.signal_rows;
   } else {
     STD_TORCH_CHECK(pairs->size(1) == 2, kOp, ": pairs must have shape (B, 2), got ", shape_of(*pairs));
@@ -79,10 +79,11 @@ void set_parts(Problem& problem, const Tensor& parts) {
   for (int k = 0; k < 5; ++k) problem.parts_stride[k] = parts.stride(k);
 }
 
-const std::int16_t* checked_argmax(const OptionalTensor& argmax, const Tensor& grad_output, std::int64_t pool) {
+const std::int16_t* checked_argmax(const OptionalTensor& argmax, const Tensor& grad_output,
+                                   std::int64_t pool) {
   if (pool == 1) return nullptr;
-  STD_TORCH_CHECK(argmax.has_value() && argmax->scalar_type() == ScalarType::Short && argmax->is_contiguous() &&
-                      argmax->numel() == grad_output.numel(),
+  STD_TORCH_CHECK(argmax.has_value() && argmax->scalar_type() == ScalarType::Short &&
+                      argmax->is_contiguous() && argmax->numel() == grad_output.numel(),
                   kOp, ": argmax must be the int16 tensor the forward returned");
   return argmax->const_data_ptr<std::int16_t>();
 }
@@ -97,16 +98,21 @@ void check_grad_output(const Tensor& grad_output, const Problem& problem) {
                   problem.pooled_width(), "), got ", shape_of(grad_output));
 }
 
+void check_inputs(const Tensor& signal, const Tensor& parts) {
+  STD_TORCH_CHECK(signal.dim() == 4, kOp, ": signal must have shape (N, C, H, W), got ", shape_of(signal));
+  STD_TORCH_CHECK(parts.dim() == 5, kOp, ": parts must have shape (M, P, C, kh, kw), got ", shape_of(parts));
+  STD_TORCH_CHECK(signal.size(1) == parts.size(2), kOp, ": signal has ", signal.size(1),
+                  " channels, parts have ", parts.size(2));
+  check_like(parts, signal, kOp, "parts", "signal");
+}
+
 // `prepare` makes an input fit the kernels (contiguous for CUDA, as it is for the CPU); `run`
 // carries a call out.
 template <typename Prepare, typename Run>
-std::tuple<Tensor, Tensor> forward(const Tensor& signal_in, const Tensor& parts_in, const OptionalTensor& pairs,
-                                   std::int64_t pool, bool with_argmax, const Prepare& prepare, const Run& run) {
-  STD_TORCH_CHECK(signal_in.dim() == 4, kOp, ": signal must have shape (N, C, H, W), got ", shape_of(signal_in));
-  STD_TORCH_CHECK(parts_in.dim() == 5, kOp, ": parts must have shape (M, P, C, kh, kw), got ", shape_of(parts_in));
-  STD_TORCH_CHECK(signal_in.size(1) == parts_in.size(2), kOp, ": signal has ", signal_in.size(1),
-                  " channels, parts have ", parts_in.size(2));
-  check_like(parts_in, signal_in, kOp, "parts", "signal");
+std::tuple<Tensor, Tensor> forward(const Tensor& signal_in, const Tensor& parts_in,
+                                   const OptionalTensor& pairs, std::int64_t pool, bool with_argmax,
+                                   const Prepare& prepare, const Run& run) {
+  check_inputs(signal_in, parts_in);
   const Tensor signal = prepare(signal_in), parts = prepare(parts_in);
   Forward call = {};
   call.problem = make_problem({signal.size(0), signal.size(1), signal.size(2), signal.size(3), parts.size(0),
@@ -116,11 +122,12 @@ std::tuple<Tensor, Tensor> forward(const Tensor& signal_in, const Tensor& parts_
   set_signal(problem, signal);
   set_parts(problem, parts);
 
-  Tensor output = torch::stable::new_empty(signal, {problem.pairs, problem.parts * problem.channels,
-                                                    problem.pooled_height(), problem.pooled_width()});
+  const std::vector<std::int64_t> shape = {problem.pairs, problem.parts * problem.channels,
+                                           problem.pooled_height(), problem.pooled_width()};
   const bool keep_argmax = with_argmax && pool > 1;
-  Tensor argmax = keep_argmax ? torch::stable::new_empty(output, output.sizes(), ScalarType::Short)
-                              : torch::stable::new_empty(output, {0}, ScalarType::Short);
+  Tensor output = allocate(signal, shape, signal.scalar_type(), kOp);
+  Tensor argmax =
+      allocate(signal, keep_argmax ? shape : std::vector<std::int64_t>{0}, ScalarType::Short, kOp);
   call.signal = signal.const_data_ptr();
   call.parts = parts.const_data_ptr();
   call.output = output.mutable_data_ptr();
@@ -134,20 +141,21 @@ Tensor grad_signal(const Tensor& grad_output_in, const OptionalTensor& argmax, c
                    const OptionalTensor& pairs, const OptionalTensor& order, std::int64_t signal_rows,
                    std::int64_t height, std::int64_t width, std::int64_t pool, const Prepare& prepare,
                    const Run& run) {
-  STD_TORCH_CHECK(parts_in.dim() == 5, kOp, ": parts must have shape (M, P, C, kh, kw), got ", shape_of(parts_in));
+  STD_TORCH_CHECK(parts_in.dim() == 5, kOp, ": parts must have shape (M, P, C, kh, kw), got ",
+                  shape_of(parts_in));
   check_like(grad_output_in, parts_in, kOp, "grad_output", "parts");
   const Tensor grad_output = as_contiguous(grad_output_in), parts = prepare(parts_in);
   GradSignal call = {};
-  call.problem = make_problem({signal_rows, parts.size(2), height, width, parts.size(0), parts.size(1),
-                               parts.size(3), parts.size(4)},
-                              pairs, parts, pool);
+  call.problem = make_problem(
+      {signal_rows, parts.size(2), height, width, parts.size(0), parts.size(1), parts.size(3), parts.size(4)},
+      pairs, parts, pool);
   check_grad_output(grad_output, call.problem);
   set_parts(call.problem, parts);
   STD_TORCH_CHECK(order.has_value() == pairs.has_value(), kOp, ": order comes with pairs and only with them");
   STD_TORCH_CHECK(!order.has_value() || order->numel() == call.problem.pairs, kOp,
                   ": order must have one element a pair");
 
-  Tensor result = torch::stable::new_empty(parts, {signal_rows, parts.size(2), height, width});
+  Tensor result = allocate(parts, {signal_rows, parts.size(2), height, width}, parts.scalar_type(), kOp);
   call.grad_output = grad_output.const_data_ptr();
   call.argmax = checked_argmax(argmax, grad_output, pool);
   call.parts = parts.const_data_ptr();
@@ -162,15 +170,16 @@ Tensor grad_parts(const Tensor& grad_output_in, const OptionalTensor& argmax, co
                   const OptionalTensor& pairs, const OptionalTensor& order, std::int64_t part_rows,
                   std::int64_t kernel_height, std::int64_t kernel_width, std::int64_t pool,
                   const Prepare& prepare, const Run& run) {
-  STD_TORCH_CHECK(signal_in.dim() == 4, kOp, ": signal must have shape (N, C, H, W), got ", shape_of(signal_in));
+  STD_TORCH_CHECK(signal_in.dim() == 4, kOp, ": signal must have shape (N, C, H, W), got ",
+                  shape_of(signal_in));
   STD_TORCH_CHECK(grad_output_in.dim() == 4 && grad_output_in.size(1) % signal_in.size(1) == 0, kOp,
                   ": grad_output must have shape (B, P*C, H', W'), got ", shape_of(grad_output_in));
   check_like(grad_output_in, signal_in, kOp, "grad_output", "signal");
   const Tensor grad_output = as_contiguous(grad_output_in), signal = prepare(signal_in);
   const std::int64_t parts = grad_output.size(1) / signal.size(1);
   GradParts call = {};
-  call.problem = make_problem({signal.size(0), signal.size(1), signal.size(2), signal.size(3), part_rows, parts,
-                               kernel_height, kernel_width},
+  call.problem = make_problem({signal.size(0), signal.size(1), signal.size(2), signal.size(3), part_rows,
+                               parts, kernel_height, kernel_width},
                               pairs, signal, pool);
   check_grad_output(grad_output, call.problem);
   set_signal(call.problem, signal);
@@ -178,8 +187,8 @@ Tensor grad_parts(const Tensor& grad_output_in, const OptionalTensor& argmax, co
   STD_TORCH_CHECK(!order.has_value() || order->numel() == call.problem.pairs, kOp,
                   ": order must have one element a pair");
 
-  Tensor result =
-      torch::stable::new_empty(signal, {part_rows, parts, signal.size(1), kernel_height, kernel_width});
+  Tensor result = allocate(signal, {part_rows, parts, signal.size(1), kernel_height, kernel_width},
+                           signal.scalar_type(), kOp);
   call.grad_output = grad_output.const_data_ptr();
   call.argmax = checked_argmax(argmax, grad_output, pool);
   call.signal = signal.const_data_ptr();
@@ -187,6 +196,39 @@ Tensor grad_parts(const Tensor& grad_output_in, const OptionalTensor& argmax, co
   call.grad_parts = result.mutable_data_ptr();
   if (result.numel() > 0) run(call, signal);
   return result;
+}
+
+template <typename Prepare, typename Run>
+std::tuple<Tensor, Tensor> backward(const Tensor& grad_output_in, const OptionalTensor& argmax,
+                                    const Tensor& signal_in, const Tensor& parts_in, std::int64_t pool,
+                                    const Prepare& prepare, const Run& run) {
+  check_inputs(signal_in, parts_in);
+  check_like(grad_output_in, signal_in, kOp, "grad_output", "signal");
+  const Tensor grad_output = as_contiguous(grad_output_in), signal = prepare(signal_in),
+               parts = prepare(parts_in);
+  Backward call = {};
+  call.problem = make_problem({signal.size(0), signal.size(1), signal.size(2), signal.size(3), parts.size(0),
+                               parts.size(1), parts.size(3), parts.size(4)},
+                              std::nullopt, signal, pool);
+  check_grad_output(grad_output, call.problem);
+  set_signal(call.problem, signal);
+  set_parts(call.problem, parts);
+
+  const auto shape = [](const Tensor& like) {
+    std::vector<std::int64_t> sizes(like.dim());
+    for (std::int64_t k = 0; k < like.dim(); ++k) sizes[k] = like.size(k);
+    return sizes;
+  };
+  Tensor to_signal = allocate(signal, shape(signal), signal.scalar_type(), kOp);
+  Tensor to_parts = allocate(parts, shape(parts), parts.scalar_type(), kOp);
+  call.grad_output = grad_output.const_data_ptr();
+  call.argmax = checked_argmax(argmax, grad_output, pool);
+  call.signal = signal.const_data_ptr();
+  call.parts = parts.const_data_ptr();
+  call.grad_signal = to_signal.mutable_data_ptr();
+  call.grad_parts = to_parts.mutable_data_ptr();
+  if (grad_output.numel() > 0) run(call, signal);
+  return {to_signal, to_parts};
 }
 
 // One set of boxed functions per device: `Device::prepare` and `Device::run` are all that differs.
@@ -212,6 +254,12 @@ struct Implementation {
     return grad_parts(grad_output, argmax, signal, pairs, order, part_rows, kernel_height, kernel_width, pool,
                       Device::prepare, Device::template run<GradParts>);
   }
+  static std::tuple<Tensor, Tensor> part_correlation_backward(const Tensor& grad_output,
+                                                              const OptionalTensor& argmax,
+                                                              const Tensor& signal, const Tensor& parts,
+                                                              std::int64_t pool) {
+    return backward(grad_output, argmax, signal, parts, pool, Device::prepare, Device::run_both);
+  }
 };
 
 #if !defined(REID_OPS_EMULATION)
@@ -220,6 +268,11 @@ struct Cpu {  // takes any strides
   template <typename Call>
   static void run(const Call& call, const Tensor&) {
     run_on_cpu(call);
+  }
+  static void run_both(const Backward& call, const Tensor& tensor) {
+    if (cpu_fits(call)) return run(call, tensor);
+    run(call.signal_alone(), tensor);
+    run(call.parts_alone(), tensor);
   }
 };
 #endif
@@ -231,6 +284,10 @@ struct Cuda {  // wants contiguous inputs
   static void run(const Call& call, const Tensor& tensor) {
     run_on_cuda(call, tensor, kOp);
   }
+  static void run_both(const Backward& call, const Tensor& tensor) {
+    run(call.signal_alone(), tensor);
+    run(call.parts_alone(), tensor);
+  }
 };
 #endif
 
@@ -240,6 +297,7 @@ void register_implementation(torch::stable::detail::StableLibrary& library) {
   library.impl("part_correlation", TORCH_BOX(&Ops::part_correlation));
   library.impl("part_correlation_grad_signal", TORCH_BOX(&Ops::part_correlation_grad_signal));
   library.impl("part_correlation_grad_parts", TORCH_BOX(&Ops::part_correlation_grad_parts));
+  library.impl("part_correlation_backward", TORCH_BOX(&Ops::part_correlation_backward));
 }
 
 }  // namespace
