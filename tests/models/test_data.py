@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -231,6 +230,10 @@ def test_folder_errors(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"van/1\.png is not in a folder of a camera"):
         read_folder(tmp_path)
     (tmp_path / "van" / "1.png").unlink()
+    write_images(tmp_path, ["van/gate/monday/1.png"])
+    with pytest.raises(FileNotFoundError, match=r"monday/1\.png is not in a folder of a camera"):
+        read_folder(tmp_path)
+    (tmp_path / "van" / "gate" / "monday" / "1.png").unlink()
     write_images(tmp_path, ["van/gate/1.png"])
     with pytest.raises(ValueError, match=r"at least 2 identities, got 1"):
         read_folder(tmp_path)
@@ -292,24 +295,13 @@ def test_omniglot_is_built_in() -> None:
     check_images(dataset.draws[0].query)
 
 
-def test_synthetic_is_reproducible_and_can_be_told_apart() -> None:
+def test_synthetic_is_reproducible() -> None:
     options: dict[str, Any] = {"identities": 8, "cameras": 2, "images_per_camera": 2, "size": (16, 24)}
     dataset = make_synthetic(**options)
     assert dataset == make_synthetic(**options) != make_synthetic(**options, seed=1)
     assert count_split(dataset) == SplitCounts(4, 16, 4, 8, 16)
-    (split,) = dataset.draws
-    query, gallery = (
-        torch.stack([decode_image(r) for r in records]).float().flatten(1)
-        for records in (split.query, split.gallery)
-    )
-    assert query.shape == (8, 3 * 16 * 24)
-    distances = torch.cdist(query, gallery)
-    for row, record in zip(distances, split.query, strict=True):
-        same_camera = torch.tensor(
-            [(r.identity, r.camera) == (record.identity, record.camera) for r in split.gallery]
-        )
-        nearest = split.gallery[int(row.masked_fill(same_camera, float("inf")).argmin())]
-        assert nearest.identity == record.identity
+    images = torch.stack([decode_image(record) for record in dataset.train])
+    assert images.shape == (16, 3, 16, 24) and len(images.unique(dim=0)) == 16
 
 
 @pytest.mark.parametrize(
@@ -366,67 +358,3 @@ def test_datasets_need_a_retrieval_split() -> None:
         ReidDataset("mine", "here", (record,), ())
     with pytest.raises(ValueError, match=r"the gallery split is empty \(here\)"):
         ReidDataset("mine", "here", (record,), (RetrievalSplit((record,), ()),))
-
-
-def encoded(image: Image.Image, form: str = "PNG", **options: Any) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, form, **options)
-    return stream.getvalue()
-
-
-def test_images_of_every_kind_are_rgb_bytes() -> None:
-    colour = (255, 0, 128)
-    exif = Image.Exif()
-    exif[0x0112] = 6  # turned by 90 degrees
-    turned = encoded(Image.new("RGB", (6, 8), colour), "JPEG", exif=exif)
-    grey16 = encoded(Image.new("I;16", (6, 8), 65535))
-    for content, shape, pixel in (
-        (encoded(Image.new("RGB", (6, 8), colour)), (3, 8, 6), colour),
-        (encoded(Image.new("RGBA", (6, 8), (*colour, 255))), (3, 8, 6), colour),
-        (encoded(Image.new("L", (6, 8), 7)), (3, 8, 6), (7, 7, 7)),
-        (encoded(Image.new("P", (6, 8), 0)), (3, 8, 6), (0, 0, 0)),
-        (encoded(Image.new("RGB", (6, 8), colour), "WEBP", lossless=True), (3, 8, 6), colour),
-        (grey16, (3, 8, 6), (255, 255, 255)),
-        (turned, (3, 6, 8), None),
-    ):
-        image = decode_image(ImageRecord("image", 0, 0, content))
-        assert image.dtype == torch.uint8 and image.shape == shape
-        assert pixel is None or tuple(image[:, 0, 0].tolist()) == pixel
-
-
-def test_image_dataset(tmp_path: Path) -> None:
-    write_image(tmp_path / "a.png", (10, 20, 30), (20, 10))
-    records = [ImageRecord(str(tmp_path / "a.png"), 7, 3)] * 4
-    images = ImageDataset(records, size=(8, 4), labels={7: 0})
-    assert len(images) == 4 and images.identities == [0, 0, 0, 0]
-    batch = next(iter(torch.utils.data.DataLoader(images, batch_size=4)))
-    assert batch.image.shape == (4, 3, 8, 4) and batch.image.dtype == torch.uint8
-    assert batch.image[0, :, 0, 0].tolist() == [10, 20, 30]
-    assert batch.identity.tolist() == [0] * 4 and batch.camera.tolist() == [3] * 4
-    assert ImageDataset(records)[0].image.shape == (3, 10, 20) and ImageDataset(records)[0].identity == 7
-
-
-def test_image_dataset_errors(tmp_path: Path) -> None:
-    record = ImageRecord(str(tmp_path / "a.png"), 1, 1)
-    with pytest.raises(ValueError, match=r"at least one image"):
-        ImageDataset([])
-    with pytest.raises(ValueError, match=r"size must be \(height, width\)"):
-        ImageDataset([record], size=(4,))
-    with pytest.raises(ValueError, match=r"labels must have identity 1"):
-        ImageDataset([record], labels={2: 0})
-
-
-def test_damaged_images(tmp_path: Path) -> None:
-    good, cut, text, gone = (
-        ImageRecord(str(tmp_path / f"{name}.png"), 0, 0) for name in ("good", "cut", "text", "gone")
-    )
-    write_image(Path(good.path))
-    Path(cut.path).write_bytes(Path(good.path).read_bytes()[:50])
-    Path(text.path).write_text("not an image")
-    check_images([good])
-    with pytest.raises(ValueError, match=r"cut\.png is damaged or not an image"):
-        ImageDataset([cut])[0]
-    with pytest.raises(FileNotFoundError, match=r"gone\.png does not exist"):
-        decode_image(gone)
-    with pytest.raises(ValueError, match=r"3 images can't be read, such as\n.*cut.*\n.*text.*\n.*gone"):
-        check_images([good, cut, text, gone])

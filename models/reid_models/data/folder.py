@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -77,7 +78,11 @@ def read_csv(path: str | os.PathLike[str]) -> ReidDataset:
     if not file.is_file():
         raise FileNotFoundError(f"{name}: path must be a CSV file with {', '.join(COLUMNS)}, got {file}")
     splits: dict[str, list[Named]] = {split: [] for split in SPLITS}
-    with file.open(encoding="utf-8-sig", newline="") as stream:
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{name}: {file} must be UTF-8 text ({error})") from None
+    with io.StringIO(text, newline="") as stream:
         rows = csv.DictReader(stream)
         missing = [column for column in COLUMNS if column not in (rows.fieldnames or ())]
         if missing:
@@ -140,11 +145,13 @@ def check_fraction(value: float, name: str) -> None:
 
 def _named(root: Path, name: str) -> list[Named]:
     """Images of ``root/identity/camera/*``; images at other levels are an error."""
-    found = []
+    found: list[Named] = []
+    misplaced = list_images(root, name)
     for identity in list_folders(root):
+        misplaced += list_images(identity, name)
         for camera in list_folders(identity):
             found += [(str(image), identity.name, camera.name) for image in list_images(camera, name)]
-    misplaced = [*list_images(root, name), *(i for f in list_folders(root) for i in list_images(f, name))]
+            misplaced += [image for folder in list_folders(camera) for image in list_images(folder, name)]
     if misplaced:
         raise FileNotFoundError(
             f"{name}: {misplaced[0]} is not in a folder of a camera. Looked for:\n{LAYOUT}"

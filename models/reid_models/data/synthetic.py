@@ -14,9 +14,9 @@ from .folder import check_fraction, split_identities
 from .records import ImageRecord, ReidDataset
 
 PATTERN = 4  # an identity is a smooth pattern from 4 x 4 random colours
-NOISE = 0.08
-CAMERA_GAIN = 0.25
-SHIFT = 0.08  # of the height and width
+CLUTTER = 0.35  # the share in an image of a pattern that is of that image alone
+CAMERA_GAIN = 0.3
+NOISE = 0.05
 
 
 def make_synthetic(
@@ -30,8 +30,8 @@ def make_synthetic(
 ) -> ReidDataset:
     """A dataset of random colour patterns that can be learned, in memory, the same for the same arguments.
 
-    An identity is a smooth pattern; a camera changes the strength of each colour; every image is shifted and
-    noisy. Split as :func:`read_folder` does, with its protocol.
+    An identity is a smooth pattern; a camera changes the strength of each colour; every image has clutter of
+    its own over it, and noise. Split as :func:`read_folder` does, with its protocol.
 
     Args:
         identities: at least 2.
@@ -64,24 +64,29 @@ def make_synthetic(
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise ValueError(f"{name}: {argument} must be an int of at least {least}, got {value!r}")
     random = np.random.default_rng(seed)
-    patterns = torch.from_numpy(random.random((identities, 3, PATTERN, PATTERN), np.float32))
-    images = F.interpolate(patterns, tuple(size), mode="bicubic", align_corners=True).clamp(0, 1).numpy()
+    patterns = _smooth(random, identities, size)
     gains = 1 + CAMERA_GAIN * random.uniform(-1, 1, (cameras, 3, 1, 1)).astype(np.float32)
     records = []
     for identity in range(identities):
         for camera in range(cameras):
-            for number in range(images_per_camera):
-                content = _encode(images[identity] * gains[camera], random)
+            for number, clutter in enumerate(_smooth(random, images_per_camera, size)):
+                image = gains[camera] * ((1 - CLUTTER) * patterns[identity] + CLUTTER * clutter)
+                image += NOISE * random.standard_normal(image.shape, np.float32)
                 path = f"synthetic/{identity:04}/{camera:02}/{number:03}.png"
-                records.append(ImageRecord(path, identity, camera, content))
+                records.append(ImageRecord(path, identity, camera, _encode(image)))
     train, split = split_identities(records, train_fraction, seed, name, "in memory")
     return ReidDataset(name, "in memory", train, (split,))
 
 
-def _encode(image: np.ndarray, random: np.random.Generator) -> bytes:
-    """The image (3, H, W) shifted and with noise, as PNG."""
-    shifts = [int(random.integers(-round(SHIFT * n), round(SHIFT * n) + 1)) for n in image.shape[1:]]
-    noisy = np.roll(image, shifts, axis=(1, 2)) + NOISE * random.standard_normal(image.shape, np.float32)
+def _smooth(random: np.random.Generator, count: int, size: Sequence[int]) -> np.ndarray:
+    """Smooth colour patterns (count, 3, H, W) in [0, 1]."""
+    coarse = torch.from_numpy(random.random((count, 3, PATTERN, PATTERN), np.float32))
+    patterns: np.ndarray = F.interpolate(coarse, tuple(size), mode="bicubic").clamp(0, 1).numpy()
+    return patterns
+
+
+def _encode(image: np.ndarray) -> bytes:
+    """An image (3, H, W), in [0, 1] or cut off there, as PNG."""
     stream = io.BytesIO()
-    Image.fromarray((noisy.clip(0, 1) * 255).astype(np.uint8).transpose(1, 2, 0)).save(stream, "PNG")
+    Image.fromarray((image.clip(0, 1) * 255).astype(np.uint8).transpose(1, 2, 0)).save(stream, "PNG")
     return stream.getvalue()

@@ -71,9 +71,10 @@ def read_vehicleid(
 def _records(file: Path, images: Mapping[str, str], folder: Path, name: str) -> tuple[ImageRecord, ...]:
     records = []
     for number, line in enumerate(read_lines(file, name), 1):
-        image, _, identity = line.partition(" ")
-        if not identity.strip().isdigit():
+        words = line.split()
+        if len(words) != 2 or not words[1].isdigit():
             raise ValueError(f'{name}: line {number} of {file} must be "IMAGE IDENTITY", got {line!r}')
+        image, identity = words
         if image not in images:
             raise FileNotFoundError(f"{name}: {folder / image}.jpg is in {file.name} but does not exist")
         records.append(ImageRecord(images[image], int(identity), 0))

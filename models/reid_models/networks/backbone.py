@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from .._suggest import unknown
 
 STAGES = (1, 2, 3, 4)
+STRIDED = (nn.Conv2d, nn.AvgPool2d, nn.MaxPool2d)
 
 
 class Backbone(nn.Module):
@@ -103,12 +104,14 @@ def _remove_stride(body: nn.Module, stage: str) -> None:
     for name, module in list(body.named_modules()):
         if name == stage or name.startswith(f"{stage}."):
             behind = True
-        elif behind and isinstance(module, (nn.AvgPool2d, nn.MaxPool2d)) and _twos(module.kernel_size):
+        elif not behind or not isinstance(module, STRIDED) or not _twos(module.stride):
+            continue
+        elif isinstance(module, nn.Conv2d):
+            module.stride = (1, 1)
+        elif _twos(module.kernel_size):
             parent, _, child = name.rpartition(".")
             setattr(body.get_submodule(parent), child, nn.Identity())
-        elif behind and isinstance(module, nn.Conv2d) and _twos(module.stride):
-            module.stride = (1, 1)
-        elif behind and isinstance(module, (nn.AvgPool2d, nn.MaxPool2d)) and _twos(module.stride):
+        else:
             module.stride = 1
 
 

@@ -58,7 +58,7 @@ def load_model(path: str | os.PathLike[str], *, impl: str | None = None) -> Base
 
     Args:
         path: a file from :func:`save_model`.
-        impl: ``"fused"`` or ``"reference"`` for a model with that option; None keeps the saved one.
+        impl: ``"fused"`` or ``"reference"`` for models that have this option; None keeps the saved one.
 
     Raises:
         FileNotFoundError: no such file.
@@ -70,7 +70,8 @@ def load_model(path: str | os.PathLike[str], *, impl: str | None = None) -> Base
     tensors, description = _read(Path(path), "load_model")
     try:
         name, num_classes, options = (description[key] for key in ("name", "num_classes", "options"))
-        options = {**options, **({} if impl is None else {"impl": impl})}
+        if impl is not None and "impl" in options:
+            options = {**options, "impl": impl}
         model = create_model(name, num_classes, **options)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"load_model: {path} does not describe a model ({error})") from error
