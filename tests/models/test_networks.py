@@ -273,6 +273,15 @@ def test_weights_that_can_not_be_fetched(monkeypatch: pytest.MonkeyPatch) -> Non
         tiny(pretrained=True)
 
 
+@pytest.mark.parametrize("name", ["resnet18", "seresnet50", "res2net50_26w_4s"])
+def test_backbones_have_the_keys_of_timms_weights(name: str) -> None:
+    with torch.device("meta"):
+        whole = timm.create_model(name).state_dict()
+        body = create_backbone(name).body.state_dict()
+    assert set(whole) - set(body) == {"fc.weight", "fc.bias"}
+    assert all(value.shape == whole[key].shape for key, value in body.items())
+
+
 def test_weights_that_do_not_exist() -> None:
     with pytest.raises(RuntimeError, match=r"timm has no weights for regnetz_b16_evos"):
         create_backbone("regnetz_b16_evos", pretrained=True)
