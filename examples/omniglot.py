@@ -1,4 +1,4 @@
-"""Reads the real images in ``examples/data`` straight from their archive."""
+"""Reads the real images that come with ``reid_models`` straight from their archive."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-ARCHIVE = Path(__file__).parent / "data" / "omniglot_veri.tar.xz"
+ARCHIVE = Path(__file__).parents[1] / "models/reid_models/data/builtin/omniglot_veri.tar.xz"
 NAME = re.compile(r"(?P<identity>\d{4})_c(?P<camera>\d{3})_\d+_\d\.jpg$")
 
 

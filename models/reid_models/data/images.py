@@ -1,0 +1,132 @@
+"""Image records as tensors."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision.transforms.v2 import functional
+
+from .records import ImageRecord
+
+
+class Sample(NamedTuple):
+    """One image; a DataLoader makes batches of the same names."""
+
+    image: Tensor
+    identity: int
+    camera: int
+
+
+class ImageDataset(Dataset[Sample]):
+    """Decodes image records, for a ``torch.utils.data.DataLoader``.
+
+    Args:
+        records: of :class:`ReidDataset`: ``dataset.train``, or a draw's ``query`` or ``gallery``.
+        size: height and width that images are brought to (bilinear, antialiased); None leaves them as they
+            are, and then images of several sizes can't be in one batch.
+        labels: identity to class number, ``dataset.train_labels`` for training; None keeps identities.
+
+    Items:
+        :class:`Sample`: image uint8 (3, H, W), RGB; identity, or class with ``labels``; camera.
+
+    Raises:
+        ValueError: no records, a bad size or an identity without a label; when an image is taken, one that
+            can't be decoded.
+        FileNotFoundError: when an image is taken, its file is gone.
+
+    Example:
+        >>> images = ImageDataset(dataset.train, size=(256, 128), labels=dataset.train_labels)
+        >>> images[0].image.shape, images[0].image.dtype
+        (torch.Size([3, 256, 128]), torch.uint8)
+    """
+
+    def __init__(
+        self,
+        records: Sequence[ImageRecord],
+        *,
+        size: Sequence[int] | None = None,
+        labels: Mapping[int, int] | None = None,
+    ) -> None:
+        if not records:
+            raise ValueError("ImageDataset: records must hold at least one image, got none")
+        if size is not None and (len(size) != 2 or min(size) < 1):
+            raise ValueError(f"ImageDataset: size must be (height, width), at least 1, got {tuple(size)}")
+        for record in records:
+            if labels is not None and record.identity not in labels:
+                raise ValueError(
+                    f"ImageDataset: labels must have identity {record.identity} of {record.path}"
+                )
+        self.records = tuple(records)
+        self.size = None if size is None else [int(length) for length in size]
+        self.identities = [r.identity if labels is None else labels[r.identity] for r in self.records]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> Sample:
+        record = self.records[index]
+        image = decode_image(record)
+        if self.size is not None and list(image.shape[1:]) != self.size:
+            image = functional.resize(image, self.size, antialias=True)
+        return Sample(image, self.identities[index], record.camera)
+
+
+def decode_image(record: ImageRecord) -> Tensor:
+    """An image record's pixels: uint8 (3, H, W), RGB, turned upright by EXIF.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file is not an image that Pillow can decode.
+    """
+    try:
+        content = Path(record.path).read_bytes() if record.content is None else record.content
+    except FileNotFoundError:
+        raise FileNotFoundError(f"decode_image: {record.path} does not exist") from None
+    if not content:
+        raise ValueError(f"decode_image: {record.path} is an empty file")
+    try:
+        with Image.open(io.BytesIO(content)) as opened:
+            image = ImageOps.exif_transpose(opened)
+            if image.mode.startswith("I;16"):  # 16 bits, which Pillow would cut off at 255
+                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+            pixels = np.array(image.convert("RGB"))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"decode_image: {record.path} is damaged or not an image ({error})") from error
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+def check_images(records: Iterable[ImageRecord], *, workers: int = 4) -> None:
+    """Decodes every image once, so that a damaged one is known before training starts.
+
+    Args:
+        records: of :class:`ReidDataset`.
+        workers: threads, at least 1.
+
+    Raises:
+        ValueError: images are missing or can't be decoded: how many, and the first few with their problem.
+
+    Example:
+        >>> check_images(dataset.train)
+    """
+    with ThreadPoolExecutor(workers) as pool:
+        problems = [problem for problem in pool.map(_problem, records) if problem is not None]
+    if problems:
+        first = "\n  ".join(problems[:5])
+        raise ValueError(f"check_images: {len(problems)} images can't be read, such as\n  {first}")
+
+
+def _problem(record: ImageRecord) -> str | None:
+    try:
+        decode_image(record)
+    except (OSError, ValueError) as error:
+        return str(error).removeprefix("decode_image: ")
+    return None

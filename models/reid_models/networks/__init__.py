@@ -1,0 +1,24 @@
+"""Networks of the papers: :func:`create_model`, their weights on disk, and what they cost."""
+
+from .backbone import create_backbone
+from .baseline import Baseline
+from .complexity import Complexity, complexity_table, format_complexity_table, measure_complexity
+from .hsgnet import HSGNET_VARIANTS, HSGNet
+from .registry import create_model, list_models
+from .weights import load_model, load_weights, save_model
+
+__all__ = [
+    "HSGNET_VARIANTS",
+    "Baseline",
+    "Complexity",
+    "HSGNet",
+    "complexity_table",
+    "create_backbone",
+    "create_model",
+    "format_complexity_table",
+    "list_models",
+    "load_model",
+    "load_weights",
+    "measure_complexity",
+    "save_model",
+]

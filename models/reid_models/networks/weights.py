@@ -1,0 +1,143 @@
+"""Networks on disk: one safetensors file with the weights and, in its header, how to make the network."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from .baseline import Baseline
+from .registry import create_model
+
+FORMAT = "reid_models 1"
+SHOWN = 3  # names in an error message
+
+
+def save_model(model: Baseline, path: str | os.PathLike[str]) -> None:
+    """Writes weights, buffers and options to a safetensors file.
+
+    An older file is replaced once the new one is complete.
+
+    Args:
+        model: from :func:`create_model`; also on a GPU, in channels-last.
+        path: the file; its folder must exist.
+
+    Raises:
+        TypeError: not such a model.
+        OSError: the file can't be written.
+
+    Example:
+        >>> save_model(model, "hsgnet.safetensors")
+        >>> features = load_model("hsgnet.safetensors").eval()(images)
+    """
+    if not isinstance(model, Baseline):
+        raise TypeError(f"save_model: model must be one of create_model, got {type(model).__name__}")
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"save_model: path must be in a folder that exists, got {path}")
+    description = {"name": model.name, "num_classes": model.num_classes, "options": model.options}
+    tensors = {key: tensor.detach().contiguous() for key, tensor in model.state_dict().items()}
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        save_file(tensors, unfinished, {"format": FORMAT, "model": json.dumps(description)})
+        os.replace(unfinished, path)
+    except SafetensorError as error:
+        raise OSError(f"save_model: {path} can't be written ({error})") from error
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def load_model(path: str | os.PathLike[str], *, impl: str | None = None) -> Baseline:
+    """The network that :func:`save_model` wrote, in training mode, on the CPU. No code is read from the file.
+
+    Args:
+        path: a file from :func:`save_model`.
+        impl: ``"fused"`` or ``"reference"`` for models that have this option; None keeps the saved one.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file is damaged, not from :func:`save_model`, or its weights do not fit its options.
+
+    Example:
+        >>> model = load_model("hsgnet.safetensors").eval()
+    """
+    tensors, description = _read(Path(path), "load_model")
+    try:
+        name, num_classes, options = (description[key] for key in ("name", "num_classes", "options"))
+        if impl is not None and "impl" in options:
+            options = {**options, "impl": impl}
+        model = create_model(name, num_classes, **options)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"load_model: {path} does not describe a model ({error})") from error
+    _fill(model, tensors, Path(path), "load_model")
+    return model
+
+
+def load_weights(model: Baseline, path: str | os.PathLike[str], *, classifier: bool = True) -> None:
+    """Copies weights from a file of :func:`save_model` into a network of the same architecture.
+
+    Args:
+        model: the network, on any device.
+        path: the file.
+        classifier: False leaves the classifier as it is, for training on other identities.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file is damaged or holds weights of another architecture; the model is unchanged.
+
+    Example:
+        >>> model = create_model("hsgnet", num_classes=200)
+        >>> load_weights(model, "hsgnet_veri.safetensors", classifier=False)
+    """
+    tensors, _ = _read(Path(path), "load_weights")
+    if not classifier:
+        kept = {key: value for key, value in model.state_dict().items() if key.startswith("classifier.")}
+        tensors = {key: value for key, value in tensors.items() if not key.startswith("classifier.")} | kept
+    _fill(model, tensors, Path(path), "load_weights")
+
+
+def _read(path: Path, function: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{function}: path must be a file, got {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{function}: {path} is damaged or not a safetensors file ({error})") from error
+    if metadata.get("format") != FORMAT:
+        got = metadata.get("format")
+        raise ValueError(f"{function}: {path} must be a file of save_model ({FORMAT!r}), got {got!r}")
+    try:
+        description = json.loads(metadata.get("model", ""))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{function}: {path} has a damaged description ({error})") from error
+    if not isinstance(description, dict):
+        raise ValueError(f"{function}: {path} has a damaged description")
+    return tensors, description
+
+
+def _fill(model: Baseline, tensors: dict[str, Tensor], path: Path, function: str) -> None:
+    """All tensors or none: names and shapes are compared first."""
+    expected = model.state_dict()
+    problems = [f"{key} is missing" for key in expected if key not in tensors]
+    problems += [f"{key} is not in the model" for key in tensors if key not in expected]
+    problems += [
+        f"{key} must have shape {tuple(expected[key].shape)}, got {tuple(tensor.shape)}"
+        for key, tensor in tensors.items()
+        if key in expected and tensor.shape != expected[key].shape
+    ]
+    if problems:
+        more = f", and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+        raise ValueError(
+            f"{function}: {path} holds weights of another architecture than this {model.name}: "
+            f"{'; '.join(problems[:SHOWN])}{more}"
+        )
+    with torch.no_grad():
+        model.load_state_dict(tensors)
