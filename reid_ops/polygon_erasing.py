@@ -19,6 +19,8 @@ Erased = Tensor | tuple[Tensor, ...]
 _CONSTANT = _erasing_rule.FILLS["mean"]
 _FILL_POSITION = 8  # in Rule.encode()
 
+_implementations: list[torch.library.Library] = []  # a Library's registrations go when it does
+
 
 def polygon_erase(
     images: Tensor,
@@ -335,6 +337,21 @@ def _register(library: str) -> None:
         images: Tensor, seed_tensor: Any, seed: Any, first_index: Any, rule: Any, values: Any, with_mask: bool
     ) -> tuple[Tensor, Tensor]:
         return extras(images, with_mask)
+
+    def erase_in_place(keyset: Any, images: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
+        # Operators outside torch do this themselves: else autograd does not notice that a saved tensor
+        # has changed, and gradients are silently wrong.
+        if images.requires_grad and torch.is_grad_enabled():
+            raise RuntimeError("polygon_erase: images must require no gradient to be erased in place")
+        torch.autograd.graph.increment_version(images)
+        with torch._C._AutoDispatchBelowADInplaceOrView():
+            return ops.polygon_erase_.default.redispatch(
+                keyset & torch._C._after_ADInplaceOrView_keyset, images, *arguments
+            )
+
+    implementation = torch.library.Library(library, "IMPL")
+    implementation.impl("polygon_erase_", erase_in_place, "ADInplaceOrView", with_keyset=True)
+    _implementations.append(implementation)
 
     def save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         _, seed_tensor, ctx.seed, ctx.first_index, rule, _, _ = inputs
