@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -124,6 +124,67 @@ class Rule:
             for value in values:
                 check_number(value, "mean times 255", 0.0, 255.0, op)
         return values
+
+
+def occluding_rules(
+    op: str,
+    level: float,
+    kind: str,
+    height: int,
+    width: int,
+    *,
+    points: int,
+    aspect: float,
+    fill: str,
+    mean: float | Sequence[float] | None,
+) -> list[Rule]:
+    """What :func:`reid_ops.occlude` erases, one after the other: boxes of one share, all of which fit."""
+    kinds = {"rectangle": ("rectangle",), "polygon": ("hull",), "both": ("rectangle", "hull")}
+    if kind not in kinds:
+        raise ValueError(f'{op}: kind must be "rectangle", "polygon" or "both", got {kind!r}')
+    check_number(level, "level", 0.0, 1.0, op)
+    rule = Rule.checked(
+        op, p=1.0, area=(level, level), aspect=aspect, points=points, shape="hull", placement="continuous",
+        fill=fill, mean=mean, max_attempts=1,
+    )  # fmt: skip
+    if level == 0:
+        return []
+    most = ASPECTS[1] * min(height / width, width / height)
+    if level > most:
+        raise ValueError(
+            f"{op}: level must be at most {most:g} for images of {height}x{width} (a box is up to "
+            f"{ASPECTS[1]:g} times as long as wide), got {level:g}"
+        )
+    share, least, greatest = _fitting_box(max(1, int(level * 2**32)), height, width)
+    low, high = (int(ratio * 2**24) for ratio in rule.aspect)
+    if max(low, least) <= min(high, greatest):
+        least, greatest = max(low, least), min(high, greatest)
+    fitting = replace(
+        rule, area=(share / 2**32, share / 2**32), aspect=(least / 2**24, greatest / 2**24)
+    )  # exact, so that encode() gives these integers back
+    return [replace(fitting, shape=shape) for shape in kinds[kind]]
+
+
+def _fitting_box(share: int, height: int, width: int) -> tuple[int, int, int]:
+    """``(share, least, greatest aspect)`` in a rule's integers such that every such box fits the image.
+
+    W_e = sqrt(share H W / aspect) <= W and H_e = sqrt(share H W aspect) <= H, solved for the aspect. Near
+    share 1 only H / W would do, which need not be an integer in units of 2**-24: then one of its
+    neighbours is taken, and the share becomes the greatest that fits with it, smaller by 2**-16 at most.
+    """
+    bounds = [int(ratio * 2**24) for ratio in ASPECTS]
+    least = -(-share * height // (width * 2**8))
+    greatest = height * 2**56 // (share * width)
+    least, greatest = max(least, bounds[0]), min(greatest, bounds[1])
+    if least <= greatest:
+        return share, least, greatest
+    below = min(max(height * 2**24 // width, bounds[0]), bounds[1])
+
+    def largest(aspect: int) -> int:
+        return min(aspect * width * 2**8 // height, height * 2**56 // (aspect * width), share)
+
+    aspect = max(below, min(below + 1, bounds[1]), key=largest)
+    return largest(aspect), aspect, aspect
 
 
 def checked_value_range(value_range: Sequence[float] | None, dtype: torch.dtype, op: str) -> Range:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -191,7 +190,7 @@ def occlude(
 
     Args:
         images: as in :func:`polygon_erase`; not changed.
-        level: share of the image that the box takes, in [0, 1]; 0 changes nothing. The polygon covers
+        level: share of the image that the box takes, in [0, 1]; 0 changes nothing, 1 takes all of it. The polygon covers
             only its part of the box (.625 of it with 20 points).
         kind: ``"rectangle"`` (RE), ``"polygon"`` (RPE) or ``"both"``, one after the other.
         aspect: least height / width of the box, as far as a box of this level fits at all; beyond
@@ -207,7 +206,8 @@ def occlude(
         The occluded images, of the same shape and dtype.
 
     Raises:
-        TypeError, ValueError: as :func:`polygon_erase`.
+        TypeError, ValueError: as :func:`polygon_erase`; ``level`` too large for images so long that the
+            box would need an aspect beyond 1/256 or 256.
 
     Example:
         >>> gallery = torch.rand(8, 3, 384, 128)
@@ -215,25 +215,13 @@ def occlude(
     """
     op = "occlude"
     _erasing_rule.check_images(images, op)
-    kinds = {"rectangle": ("rectangle",), "polygon": ("hull",), "both": ("rectangle", "hull")}
-    if kind not in kinds:
-        raise ValueError(f'{op}: kind must be "rectangle", "polygon" or "both", got {kind!r}')
-    rule = Rule.checked(
-        op, p=1.0, area=(level, level), aspect=aspect, points=points, shape="hull", placement="continuous",
-        fill=fill, mean=mean, max_attempts=10_000,
-    )  # fmt: skip
-    if level == 0:
+    rules = _erasing_rule.occluding_rules(
+        op, level, kind, *images.shape[2:], points=points, aspect=aspect, fill=fill, mean=mean
+    )
+    if not rules:
         return images.clone()
-    # W_e = sqrt(level W H / r) <= W and H_e = sqrt(level W H r) <= H, solved for r.
-    height, width = images.shape[2:]
-    narrowest, widest = level * height / width, height / (width * level)
-    least, greatest = max(rule.aspect[0], narrowest), min(rule.aspect[1], widest)
-    fitting = (least, greatest) if least <= greatest else (narrowest, widest)
-    for value in fitting:
-        _erasing_rule.check_number(value, "aspect that fits the images", *_erasing_rule.ASPECTS, op)
-    for shape in kinds[kind]:
-        fitted = replace(rule, aspect=fitting, shape=shape)
-        images, _, _ = _run(op, images, fitted, value_range, seed, None, first_index, False)
+    for rule in rules:
+        images, _, _ = _run(op, images, rule, value_range, seed, None, first_index, False)
     return images
 
 

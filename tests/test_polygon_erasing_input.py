@@ -141,7 +141,11 @@ def test_bad_arguments_of_the_others() -> None:
             lambda: reid_ops.RandomPolygonErasing()(torch.zeros(8, 6)),
             r"images must have shape \(..., C, H, W\), got \(8, 6\)",
         ),
-        (lambda: reid_ops.occlude(IMAGES, 1.2), r"occlude: area must be in \[0, 1\], got 1.2"),
+        (lambda: reid_ops.occlude(IMAGES, 1.2), r"occlude: level must be in \[0, 1\], got 1.2"),
+        (
+            lambda: reid_ops.occlude(torch.zeros(1, 1, 1, 512), 0.6),
+            r"occlude: level must be at most 0.5 for images of 1x512",
+        ),
         (
             lambda: reid_ops.occlude(IMAGES, 0.2, "blob"),
             r'kind must be "rectangle", "polygon" or "both", got \'blob\'',
