@@ -212,11 +212,11 @@ def checked_seed(
             raise TypeError(
                 f"{op}: seed must be an int or an int64 tensor, got {_checks.dtype_name(seed.dtype)}"
             )
-        if seed.numel() != 1:
-            raise ValueError(f"{op}: seed must have one element, got shape {tuple(seed.shape)}")
+        if seed.numel() not in (1, 2):
+            raise ValueError(f"{op}: seed must have one or two elements, got shape {tuple(seed.shape)}")
         if seed.device != device and seed.device.type != "cpu":
             raise ValueError(f"{op}: seed must be on the CPU or on {device}, got {seed.device}")
-        return 0, seed.to(device, non_blocking=True)
+        return 0, seed.to(device, non_blocking=True).contiguous()
     _checks.check_integer(seed, "seed", -(2**63), 2**64 - 1, op)
     return (seed if seed < 2**63 else seed - 2**64), None
 

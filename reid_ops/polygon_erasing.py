@@ -66,8 +66,8 @@ def polygon_erase(
             their mean.
         mean: for ``fill="mean"``, a share of the value range, or one a channel. None: what the authors'
             code fills with, (.4914, .4822, .4465), for images of three channels.
-        seed: an int, or an int64 tensor of one element on the images' device, which the kernel reads
-            when it runs. None: drawn from ``generator``.
+        seed: an int, or an int64 tensor on the images' device, which the kernel reads when it runs: one
+            element, or two, the second of which is added to ``first_index``. None: drawn from ``generator``.
         generator: of a seed that is not given. None: torch's own of the images' device.
         inplace: change ``images`` itself and return it. Only erased pixels are written.
         return_mask: also return which pixels were erased.

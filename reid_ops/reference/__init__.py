@@ -6,6 +6,6 @@ on them.
 
 from .augmentation import augment
 from .part_correlation import csn_similarity, part_correlation
-from .polygon_erasing import polygon_erase, random_erase
+from .polygon_erasing import occlude, polygon_erase, random_erase
 
-__all__ = ["augment", "csn_similarity", "part_correlation", "polygon_erase", "random_erase"]
+__all__ = ["augment", "csn_similarity", "occlude", "part_correlation", "polygon_erase", "random_erase"]
