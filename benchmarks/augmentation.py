@@ -1,4 +1,4 @@
-"""Benchmark of :func:`reid_ops.augment` against torchvision's v2 pipeline, image by image or in part as a batch.
+"""Benchmark of :func:`reid_ops.augment` against torchvision's v2 pipeline, by image or in part as a batch.
 
 Every contender draws random numbers of its own, so no two results would be alike. Hence the images are
 black and filled with black: flips, crops and erasing then change nothing, the work is the same, and the
@@ -121,9 +121,7 @@ def _erasing(erase: Any, polygon: Any) -> list[Any]:
 
     steps: list[Any] = []
     if erase is not None:
-        steps.append(
-            v2.RandomErasing(0.5, (0.02, 0.4), (0.3, 1 / 0.3), value=BLACK_NORMALISED, inplace=True)
-        )
+        steps.append(v2.RandomErasing(0.5, (0.02, 0.4), (0.3, 1 / 0.3), value=BLACK_NORMALISED, inplace=True))
     if polygon is not None:
 
         def published(image: Tensor) -> Tensor:

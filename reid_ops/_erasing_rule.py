@@ -25,7 +25,7 @@ SHAPES = {"hull": 0, "star": 1, "rectangle": 2}
 PLACEMENTS = {"continuous": 0, "published_code": 1, "corner": 2, "center": 3}
 FILLS = {"random": 0, "channel": 1, "pixel": 2, "mean": 3}
 
-# Mean colour of CIFAR-10's images, which the authors' code fills with (paper 004).
+# Mean colour of CIFAR-10's images, which the code of HENet's authors fills with.
 PUBLISHED_MEAN = (0.4914, 0.4822, 0.4465)
 
 Range = tuple[float, float]

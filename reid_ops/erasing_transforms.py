@@ -21,6 +21,8 @@ __all__ = ["RandomErasing", "RandomPolygonErasing"]
 class _Erasing(ImageTransform):
     """What the two modules share: a checked rule, a value range, and where seeds come from."""
 
+    _seen: Tensor
+
     def __init__(
         self,
         rule: Rule,
@@ -65,7 +67,7 @@ class _Erasing(ImageTransform):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._buffers["_seen"] = torch.tensor([self._buffers["_seen"]], dtype=torch.int64)
+        self._buffers["_seen"] = torch.tensor([state["_buffers"]["_seen"]], dtype=torch.int64)
 
     def begin(self, image: Any) -> tuple[int | Tensor, int]:
         """The sample's seed and its first image's number."""
@@ -100,8 +102,8 @@ class _Erasing(ImageTransform):
 
     def extra_repr(self) -> str:
         """The arguments that differ from their defaults, and p."""
-        default = type(self)()
-        shown = {"p": self.rule.p}
+        default = type(self)()  # type: ignore[call-arg]
+        shown: dict[str, Any] = {"p": self.rule.p}
         for field in fields(Rule):
             value = getattr(self.rule, field.name)
             if value != getattr(default.rule, field.name):
@@ -121,7 +123,7 @@ def _signed(seed: int) -> int:
 
 
 def _seed_of_worker() -> int:
-    """Differs between the workers and epochs of a DataLoader; 0 outside of workers."""
+    """Differs between the workers and epochs of a DataLoader; 0 outside of workers and in compiled code."""
     if torch.compiler.is_compiling():
         return 0
     worker = torch.utils.data.get_worker_info()

@@ -1,4 +1,4 @@
-"""Random Polygon Erasing (HENet, paper 004) and random erasing of rectangles, whole batches in one launch."""
+"""Random Polygon Erasing (HENet) and random erasing of rectangles: one launch of one kernel a batch."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def random_erase(
     Args:
         anchor: ``"corner"``: the top-left corner is uniform where the rectangle fits, as in common
             code; ``"center"``: the rectangle lies around a uniform pixel and is cut off at the image's
-            edges (paper 002, section III-F).
+            edges.
         images: as in :func:`polygon_erase`, and so for all that follows.
         p: probability.
         area: least and greatest share of the image.
@@ -186,12 +186,12 @@ def occlude(
     first_index: int = 0,
     value_range: Sequence[float] | None = None,
 ) -> Tensor:
-    """An occluded test set: every image loses a region whose box has the share ``level`` (paper 004, Fig. 5).
+    """An occluded test set: every image loses a region whose box has the share ``level`` (HENet, Fig. 5).
 
     Args:
         images: as in :func:`polygon_erase`; not changed.
-        level: share of the image that the box takes, in [0, 1]; 0 changes nothing, 1 takes all of it. The polygon covers
-            only its part of the box (.625 of it with 20 points).
+        level: share of the image that the box takes, in [0, 1]; 0 changes nothing, 1 takes all of it. The
+            polygon covers only its part of the box (.625 of it with 20 points).
         kind: ``"rectangle"`` (RE), ``"polygon"`` (RPE) or ``"both"``, one after the other.
         aspect: least height / width of the box, as far as a box of this level fits at all; beyond
             that, the shapes that fit.

@@ -251,7 +251,9 @@ def test_occlude(backend: Backend, kind: str) -> None:
     )
 
 
-@pytest.mark.parametrize("size", [(48, 20), (900, 4000), (120, 1868), (1868, 120), (4, 999), (1021, 4), (1, 1)])
+@pytest.mark.parametrize(
+    "size", [(48, 20), (900, 4000), (120, 1868), (1868, 120), (4, 999), (1021, 4), (1, 1)]
+)
 def test_occlude_everything(size: tuple[int, int]) -> None:
     """Only one aspect fits at level 1, and no integer need be exactly that; close below, few do."""
     images = torch.zeros(2, 1, *size)

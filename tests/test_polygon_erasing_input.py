@@ -179,11 +179,20 @@ def test_operators_check_too(backend: Backend) -> None:
             operator(images, None, seed, first, bad, values, False)
     with pytest.raises(RuntimeError, match="values must hold"):
         operator(images, None, seed, first, rule, [1.0], False)
-    for numbers in (torch.zeros(3, dtype=torch.int64), torch.zeros(4, dtype=torch.int64)[::2], images[0, 0, 0]):
+    for numbers in (
+        torch.zeros(3, dtype=torch.int64),
+        torch.zeros(4, dtype=torch.int64)[::2],
+        images[0, 0, 0],
+    ):
         with pytest.raises(RuntimeError, match="seed must be a contiguous int64 tensor"):
             operator(images, numbers, seed, first, rule, values, False)
     constant = [*rule[:8], 3, rule[9]]
-    for wrong, of in (([-1.0, 5.0], rule), ([250.0, 10.0], rule), ([float("nan"), 1.0], rule), ([256.0], constant)):
+    for wrong, of in (
+        ([-1.0, 5.0], rule),
+        ([250.0, 10.0], rule),
+        ([float("nan"), 1.0], rule),
+        ([256.0], constant),
+    ):
         with pytest.raises(RuntimeError, match=r"values must be in \[0, 255\] for uint8 images"):
             operator(images.byte(), None, seed, first, of, wrong, False)
     with pytest.raises(RuntimeError, match="images must have shape"):

@@ -83,7 +83,9 @@ def test_seed_as_tensor(backend: Backend) -> None:
     assert torch.equal(reid_ops.polygon_erase(images, seed=seed, p=1.0), expected)
     assert torch.equal(reid_ops.polygon_erase(images, seed=seed[0].cpu(), p=1.0), expected)
     numbered = torch.cat([seed, torch.tensor([5], device=backend.device)])
-    alone = reid_ops.polygon_erase(images[2:], seed=numbered - torch.tensor([0, 3], device=backend.device), p=1.0)
+    alone = reid_ops.polygon_erase(
+        images[2:], seed=numbered - torch.tensor([0, 3], device=backend.device), p=1.0
+    )
     assert torch.equal(alone, expected[2:])
     further = reid_ops.polygon_erase(images, seed=numbered, first_index=2, p=1.0)
     assert torch.equal(further, reid_ops.polygon_erase(images, seed=2**40 + 3, first_index=7, p=1.0))

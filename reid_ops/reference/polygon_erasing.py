@@ -256,7 +256,7 @@ def polygon_erase(
     max_attempts: int = 100,
     return_attempts: bool = False,
 ) -> Erased:
-    """Random Polygon Erasing (HENet, Algorithm 1); arguments and results as :func:`reid_ops.polygon_erase`."""
+    """HENet, Algorithm 1; arguments and results as :func:`reid_ops.polygon_erase`."""
     op = "polygon_erase"
     rule = Rule.checked(
         op, p=p, area=area, aspect=aspect, points=points, shape=shape, placement=sampling, fill=fill,
