@@ -72,24 +72,20 @@ class ImageTransform(nn.Module):
 
     @staticmethod
     def _images_of(leaves: list[Any]) -> list[int]:
-        special = tuple(
-            kind
-            for module, name in (
-                ("torchvision.tv_tensors", "Image"),
-                ("torchvision.tv_tensors", "Video"),
-                ("PIL.Image", "Image"),
-            )
-            if (kind := _class_of(module, name))
+        kinds = (
+            _class_of("torchvision.tv_tensors", "Image"),
+            _class_of("torchvision.tv_tensors", "Video"),
+            _class_of("PIL.Image", "Image"),
         )
-        images = [index for index, leaf in enumerate(leaves) if special and isinstance(leaf, special)]
-        if images:
-            return images
         other = _class_of("torchvision.tv_tensors", "TVTensor")
-        plain = (
-            i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and not isinstance(leaf, other)
-        )
-        first = next(plain, None)
-        return [] if first is None else [first]
+        # Plain loops: torch 2.11 can't compile a condition in a generator expression.
+        images, plain = [], []
+        for index, leaf in enumerate(leaves):
+            if isinstance(leaf, kinds):
+                images.append(index)
+            elif isinstance(leaf, Tensor) and not isinstance(leaf, other):
+                plain.append(index)
+        return images or plain[:1]
 
     @staticmethod
     def count_images(image: Any) -> int:
