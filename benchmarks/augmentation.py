@@ -1,4 +1,4 @@
-"""Benchmark of :func:`reid_ops.augment` against torchvision's v2 pipeline, image by image.
+"""Benchmark of :func:`reid_ops.augment` against torchvision's v2 pipeline, by image or in part as a batch.
 
 Every contender draws random numbers of its own, so no two results would be alike. Hence the images are
 black and filled with black: flips, crops and erasing then change nothing, the work is the same, and the
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -99,48 +98,74 @@ def _reference(like: Tensor, *, images: Tensor, erase: Any, polygon: Any) -> Ten
     return reid_ops.reference.augment(images, size=size, pad=PAD, rules=rules, seed=SEED).to(like.dtype)
 
 
-def _transform(
-    size: tuple[int, int], dtype: torch.dtype, erase: Any, polygon: Any
-) -> Callable[[Tensor], Tensor]:
-    """The pipeline of a torchvision user; RPE as published, with PIL."""
+BLACK_NORMALISED = [-mean / std for mean, std in zip(MEAN, STD, strict=True)]
+
+
+def _geometry(size: tuple[int, int]) -> list[Any]:
     from torchvision.transforms import v2
 
-    from benchmarks.polygon_erasing import _pil_triangles_of
+    return [v2.RandomHorizontalFlip(0.5), v2.Pad(PAD), v2.RandomCrop(size)]
 
-    black = [-mean / std for mean, std in zip(MEAN, STD, strict=True)]
-    steps: list[Any] = [
-        v2.RandomHorizontalFlip(0.5),
-        v2.Pad(PAD),
-        v2.RandomCrop(size),
-        v2.ToDtype(torch.float32, scale=True),
-        v2.Normalize(MEAN, STD, inplace=True),
-    ]
+
+def _to_normalised() -> list[Any]:
+    from torchvision.transforms import v2
+
+    return [v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD, inplace=True)]
+
+
+def _erasing(erase: Any, polygon: Any) -> list[Any]:
+    """Of single normalised images, in place: torchvision's RE, and RPE as published, with PIL."""
+    from torchvision.transforms import v2
+
+    from benchmarks.polygon_erasing import pil_triangles_of
+
+    steps: list[Any] = []
     if erase is not None:
-        steps.append(v2.RandomErasing(0.5, (0.02, 0.4), (0.3, 1 / 0.3), value=black, inplace=True))
+        steps.append(v2.RandomErasing(0.5, (0.02, 0.4), (0.3, 1 / 0.3), value=BLACK_NORMALISED, inplace=True))
     if polygon is not None:
 
         def published(image: Tensor) -> Tensor:
             if torch.rand(()) < 0.5:
-                for plane, value in zip(image, black, strict=True):
-                    _pil_triangles_of(plane, 20, value)
+                pil_triangles_of(image, 20, BLACK_NORMALISED)
             return image
 
         steps.append(published)
-    steps.append(v2.ToDtype(dtype))
-    return v2.Compose(steps)
+    return steps
+
+
+def _applied(steps: list[Any], image: Tensor) -> Tensor:
+    for step in steps:
+        image = step(image)
+    return image
 
 
 def _per_image(like: Tensor, *, images: Tensor, erase: Any, polygon: Any) -> Tensor:
-    """As a data loader runs it: one image at a time, then stacked."""
-    transform = _transform((images.shape[2], images.shape[3]), like.dtype, erase, polygon)
-    return torch.stack([transform(image.contiguous()) for image in images])
+    """The pipeline of a torchvision user, as a data loader runs it: one image at a time, then stacked."""
+    from torchvision.transforms import v2
+
+    steps = [*_geometry((images.shape[2], images.shape[3])), *_to_normalised(), *_erasing(erase, polygon)]
+    steps.append(v2.ToDtype(like.dtype))
+    return torch.stack([_applied(steps, image.contiguous()) for image in images])
+
+
+def _stacked(like: Tensor, *, images: Tensor, erase: Any, polygon: Any) -> Tensor:
+    """Image by image only what differs between images: the bytes are stacked and normalised as a batch."""
+    geometry = _geometry((images.shape[2], images.shape[3]))
+    batch = _applied(_to_normalised(), torch.stack([_applied(geometry, image) for image in images]))
+    if steps := _erasing(erase, polygon):
+        for image in batch:
+            _applied(steps, image)
+    return batch.to(like.dtype)
 
 
 def _possible(case: Case, mode: Mode, dtype: torch.dtype) -> bool:
     return importlib.util.find_spec("torchvision") is not None
 
 
-FORMULATIONS = (Formulation("torchvision_v2", _per_image, _possible),)
+FORMULATIONS = (
+    Formulation("torchvision_v2", _per_image, _possible),
+    Formulation("torchvision_v2_stacked", _stacked, _possible),
+)
 
 BENCHMARK = Benchmark(
     name="augmentation",

@@ -22,8 +22,9 @@ STABLE_TORCH_LIBRARY(REID_OPS_LIBRARY, library) {
       "part_correlation_backward(Tensor grad_output, Tensor? argmax, Tensor signal, Tensor parts, int pool)"
       " -> (Tensor, Tensor)");
 
-  // (images [N,C,H,W], the seed as an int or as a one-element int64 tensor that the kernel reads, the
-  //  number of the first image, the rule's integers, the fills' values, mask wanted)
+  // (images [N,C,H,W], the seed as an int or as an int64 tensor that the kernel reads, whose second element,
+  //  if any, is added to the number of the first image, that number, the rule's integers, the fills'
+  //  values, mask wanted)
   //   -> [images erased,] mask [N,H,W] bool or empty, attempts [N] int32: 0 not drawn, -1 none fitted
   library.def(
       "polygon_erase(Tensor images, Tensor? seed_tensor, SymInt seed, SymInt first_index, int[] rule,"

@@ -1,4 +1,4 @@
-"""The sample sheet of paper 004, Fig. 3: random erasing and Random Polygon Erasing for several n.
+"""The sample sheet of HENet, Fig. 3: random erasing and Random Polygon Erasing for several n.
 
     python -m examples.polygon_erasing_sheet                 # docs/polygon_erasing.png
     python -m examples.polygon_erasing_sheet a.jpg b.jpg --output sheet.png --seed 3

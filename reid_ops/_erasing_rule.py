@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -25,7 +25,7 @@ SHAPES = {"hull": 0, "star": 1, "rectangle": 2}
 PLACEMENTS = {"continuous": 0, "published_code": 1, "corner": 2, "center": 3}
 FILLS = {"random": 0, "channel": 1, "pixel": 2, "mean": 3}
 
-# Mean colour of CIFAR-10's images, which the authors' code fills with (paper 004).
+# Mean colour of CIFAR-10's images, which the code of HENet's authors fills with.
 PUBLISHED_MEAN = (0.4914, 0.4822, 0.4465)
 
 Range = tuple[float, float]
@@ -126,6 +126,67 @@ class Rule:
         return values
 
 
+def occluding_rules(
+    op: str,
+    level: float,
+    kind: str,
+    height: int,
+    width: int,
+    *,
+    points: int,
+    aspect: float,
+    fill: str,
+    mean: float | Sequence[float] | None,
+) -> list[Rule]:
+    """What :func:`reid_ops.occlude` erases, one after the other: boxes of one share, all of which fit."""
+    kinds = {"rectangle": ("rectangle",), "polygon": ("hull",), "both": ("rectangle", "hull")}
+    if kind not in kinds:
+        raise ValueError(f'{op}: kind must be "rectangle", "polygon" or "both", got {kind!r}')
+    check_number(level, "level", 0.0, 1.0, op)
+    rule = Rule.checked(
+        op, p=1.0, area=(level, level), aspect=aspect, points=points, shape="hull", placement="continuous",
+        fill=fill, mean=mean, max_attempts=1,
+    )  # fmt: skip
+    if level == 0:
+        return []
+    most = ASPECTS[1] * min(height / width, width / height)
+    if level > most:
+        raise ValueError(
+            f"{op}: level must be at most {most:g} for images of {height}x{width} (a box is up to "
+            f"{ASPECTS[1]:g} times as long as wide), got {level:g}"
+        )
+    share, least, greatest = _fitting_box(max(1, int(level * 2**32)), height, width)
+    low, high = (int(ratio * 2**24) for ratio in rule.aspect)
+    if max(low, least) <= min(high, greatest):
+        least, greatest = max(low, least), min(high, greatest)
+    fitting = replace(
+        rule, area=(share / 2**32, share / 2**32), aspect=(least / 2**24, greatest / 2**24)
+    )  # exact, so that encode() gives these integers back
+    return [replace(fitting, shape=shape) for shape in kinds[kind]]
+
+
+def _fitting_box(share: int, height: int, width: int) -> tuple[int, int, int]:
+    """``(share, least, greatest aspect)`` in a rule's integers such that every such box fits the image.
+
+    W_e = sqrt(share H W / aspect) <= W and H_e = sqrt(share H W aspect) <= H, solved for the aspect. Near
+    share 1 only H / W would do, which need not be an integer in units of 2**-24: then one of its
+    neighbours is taken, and the share becomes the greatest that fits with it, smaller by 2**-16 at most.
+    """
+    bounds = [int(ratio * 2**24) for ratio in ASPECTS]
+    least = -(-share * height // (width * 2**8))
+    greatest = height * 2**56 // (share * width)
+    least, greatest = max(least, bounds[0]), min(greatest, bounds[1])
+    if least <= greatest:
+        return share, least, greatest
+    below = min(max(height * 2**24 // width, bounds[0]), bounds[1])
+
+    def largest(aspect: int) -> int:
+        return min(aspect * width * 2**8 // height, height * 2**56 // (aspect * width), share)
+
+    aspect = max(below, min(below + 1, bounds[1]), key=largest)
+    return largest(aspect), aspect, aspect
+
+
 def checked_value_range(value_range: Sequence[float] | None, dtype: torch.dtype, op: str) -> Range:
     """The range of fills: by default what an image of this dtype holds."""
     if value_range is None:
@@ -151,11 +212,11 @@ def checked_seed(
             raise TypeError(
                 f"{op}: seed must be an int or an int64 tensor, got {_checks.dtype_name(seed.dtype)}"
             )
-        if seed.numel() != 1:
-            raise ValueError(f"{op}: seed must have one element, got shape {tuple(seed.shape)}")
+        if seed.numel() not in (1, 2):
+            raise ValueError(f"{op}: seed must have one or two elements, got shape {tuple(seed.shape)}")
         if seed.device != device and seed.device.type != "cpu":
             raise ValueError(f"{op}: seed must be on the CPU or on {device}, got {seed.device}")
-        return 0, seed.to(device, non_blocking=True)
+        return 0, seed.to(device, non_blocking=True).contiguous()
     _checks.check_integer(seed, "seed", -(2**63), 2**64 - 1, op)
     return (seed if seed < 2**63 else seed - 2**64), None
 

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree
 
+PIL_MODES = ("L", "LA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV")  # that torchvision takes both ways
+
 
 def require_torchvision(what: str) -> Any:
     """``torchvision.transforms.v2.functional``; an error that says what needs it where it is missing."""
@@ -37,8 +39,11 @@ class ImageTransform(nn.Module):
     A sample is anything: nested tuples, lists and dicts. Its images are the ``tv_tensors.Image``,
     ``tv_tensors.Video`` and PIL images, or, when it has none of these, its first plain tensor. Everything
     else (labels, boxes, masks) passes through. Shapes are ``(..., C, H, W)``; leading dimensions are a
-    batch whose images are drawn one by one. All images of one sample get the same draw.
+    batch whose images are drawn one by one, except that all frames of a ``tv_tensors.Video``
+    ``(..., T, C, H, W)`` are drawn as one. All images of one sample get the same draw.
     """
+
+    inplace = False  # :meth:`transform` changes what it is given
 
     def forward(self, *inputs: Any) -> Any:
         """The sample with its images transformed; same structure, types and shapes."""
@@ -67,40 +72,49 @@ class ImageTransform(nn.Module):
 
     @staticmethod
     def _images_of(leaves: list[Any]) -> list[int]:
-        special = tuple(
-            kind
-            for module, name in (
-                ("torchvision.tv_tensors", "Image"),
-                ("torchvision.tv_tensors", "Video"),
-                ("PIL.Image", "Image"),
-            )
-            if (kind := _class_of(module, name))
+        kinds = (
+            _class_of("torchvision.tv_tensors", "Image"),
+            _class_of("torchvision.tv_tensors", "Video"),
+            _class_of("PIL.Image", "Image"),
         )
-        images = [index for index, leaf in enumerate(leaves) if special and isinstance(leaf, special)]
-        if images:
-            return images
         other = _class_of("torchvision.tv_tensors", "TVTensor")
-        plain = (
-            i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and not isinstance(leaf, other)
-        )
-        first = next(plain, None)
-        return [] if first is None else [first]
+        # Plain loops: torch 2.11 can't compile a condition in a generator expression.
+        images, plain = [], []
+        for index, leaf in enumerate(leaves):
+            if isinstance(leaf, kinds):
+                images.append(index)
+            elif isinstance(leaf, Tensor) and not isinstance(leaf, other):
+                plain.append(index)
+        return images or plain[:1]
+
+    @staticmethod
+    def count_images(image: Any) -> int:
+        """How many images are drawn one by one for this leaf."""
+        if not isinstance(image, Tensor):
+            return 1
+        is_video = isinstance(image, _class_of("torchvision.tv_tensors", "Video"))
+        return image.shape[: -4 if is_video else -3].numel()
 
     def _transform_leaf(self, image: Any, draw: Any) -> Any:
         if not isinstance(image, Tensor):
             functional = require_torchvision(f"{type(self).__name__} on a PIL image")
-            mode = image.mode if image.mode in ("L", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "LAB") else None
-            if mode is None:
+            if image.mode not in PIL_MODES:
                 raise TypeError(
-                    f"{type(self).__name__}: PIL images must have 8-bit channels, got mode {image.mode}"
+                    f"{type(self).__name__}: PIL images must have one of the modes {', '.join(PIL_MODES)}, "
+                    f"got {image.mode}"
                 )
             changed = self._transform_tensor(functional.pil_to_tensor(image), draw)
-            return functional.to_pil_image(changed, mode=mode)
+            return functional.to_pil_image(changed, mode=image.mode)
         kind = _class_of("torchvision.tv_tensors", "TVTensor")
-        if kind and isinstance(image, kind):
-            changed = self._transform_tensor(image.as_subclass(torch.Tensor), draw)
-            return sys.modules["torchvision.tv_tensors"].wrap(changed, like=image)
-        return self._transform_tensor(image, draw)
+        if not isinstance(image, kind):
+            return self._transform_tensor(image, draw)
+        plain = image.as_subclass(torch.Tensor)
+        if isinstance(image, _class_of("torchvision.tv_tensors", "Video")) and plain.numel() > 0:
+            frames = [self._transform_tensor(frame, draw) for frame in plain.unbind(-4)]
+            changed = plain if self.inplace else torch.stack(frames, -4)
+        else:
+            changed = self._transform_tensor(plain, draw)
+        return image if self.inplace else sys.modules["torchvision.tv_tensors"].wrap(changed, like=image)
 
     def _transform_tensor(self, image: Tensor, draw: Any) -> Tensor:
         if image.dim() < 3:
@@ -109,4 +123,15 @@ class ImageTransform(nn.Module):
             )
         if image.dim() == 4:
             return self.transform(image, draw)
-        return self.transform(image.reshape(-1, *image.shape[-3:]), draw).view(image.shape)
+        shape = (image.shape[:-3].numel(), *image.shape[-3:])
+        if not self.inplace:
+            return self.transform(image.reshape(shape), draw).view(image.shape)
+        try:
+            batch = image.view(shape)
+        except RuntimeError:
+            raise ValueError(
+                f"{type(self).__name__}: images must have leading dimensions that are one in memory with "
+                f"inplace=True, got strides {image.stride()} for shape {tuple(image.shape)}"
+            ) from None
+        self.transform(batch, draw)
+        return image

@@ -1,9 +1,8 @@
-"""Random Polygon Erasing (HENet, paper 004) and random erasing of rectangles, whole batches in one launch."""
+"""Random Polygon Erasing (HENet) and random erasing of rectangles: one launch of one kernel a batch."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,6 +17,8 @@ Erased = Tensor | tuple[Tensor, ...]
 
 _CONSTANT = _erasing_rule.FILLS["mean"]
 _FILL_POSITION = 8  # in Rule.encode()
+
+_implementations: list[torch.library.Library] = []  # a Library's registrations go when it does
 
 
 def polygon_erase(
@@ -65,8 +66,8 @@ def polygon_erase(
             their mean.
         mean: for ``fill="mean"``, a share of the value range, or one a channel. None: what the authors'
             code fills with, (.4914, .4822, .4465), for images of three channels.
-        seed: an int, or an int64 tensor of one element on the images' device, which the kernel reads
-            when it runs. None: drawn from ``generator``.
+        seed: an int, or an int64 tensor on the images' device, which the kernel reads when it runs: one
+            element, or two, the second of which is added to ``first_index``. None: drawn from ``generator``.
         generator: of a seed that is not given. None: torch's own of the images' device.
         inplace: change ``images`` itself and return it. Only erased pixels are written.
         return_mask: also return which pixels were erased.
@@ -138,7 +139,7 @@ def random_erase(
     Args:
         anchor: ``"corner"``: the top-left corner is uniform where the rectangle fits, as in common
             code; ``"center"``: the rectangle lies around a uniform pixel and is cut off at the image's
-            edges (paper 002, section III-F).
+            edges.
         images: as in :func:`polygon_erase`, and so for all that follows.
         p: probability.
         area: least and greatest share of the image.
@@ -185,12 +186,12 @@ def occlude(
     first_index: int = 0,
     value_range: Sequence[float] | None = None,
 ) -> Tensor:
-    """An occluded test set: every image loses a region whose box has the share ``level`` (paper 004, Fig. 5).
+    """An occluded test set: every image loses a region whose box has the share ``level`` (HENet, Fig. 5).
 
     Args:
         images: as in :func:`polygon_erase`; not changed.
-        level: share of the image that the box takes, in [0, 1]; 0 changes nothing. The polygon covers
-            only its part of the box (.625 of it with 20 points).
+        level: share of the image that the box takes, in [0, 1]; 0 changes nothing, 1 takes all of it. The
+            polygon covers only its part of the box (.625 of it with 20 points).
         kind: ``"rectangle"`` (RE), ``"polygon"`` (RPE) or ``"both"``, one after the other.
         aspect: least height / width of the box, as far as a box of this level fits at all; beyond
             that, the shapes that fit.
@@ -205,7 +206,8 @@ def occlude(
         The occluded images, of the same shape and dtype.
 
     Raises:
-        TypeError, ValueError: as :func:`polygon_erase`.
+        TypeError, ValueError: as :func:`polygon_erase`; ``level`` too large for images so long that the
+            box would need an aspect beyond 1/256 or 256.
 
     Example:
         >>> gallery = torch.rand(8, 3, 384, 128)
@@ -213,25 +215,13 @@ def occlude(
     """
     op = "occlude"
     _erasing_rule.check_images(images, op)
-    kinds = {"rectangle": ("rectangle",), "polygon": ("hull",), "both": ("rectangle", "hull")}
-    if kind not in kinds:
-        raise ValueError(f'{op}: kind must be "rectangle", "polygon" or "both", got {kind!r}')
-    rule = Rule.checked(
-        op, p=1.0, area=(level, level), aspect=aspect, points=points, shape="hull", placement="continuous",
-        fill=fill, mean=mean, max_attempts=10_000,
-    )  # fmt: skip
-    if level == 0:
+    rules = _erasing_rule.occluding_rules(
+        op, level, kind, *images.shape[2:], points=points, aspect=aspect, fill=fill, mean=mean
+    )
+    if not rules:
         return images.clone()
-    # W_e = sqrt(level W H / r) <= W and H_e = sqrt(level W H r) <= H, solved for r.
-    height, width = images.shape[2:]
-    narrowest, widest = level * height / width, height / (width * level)
-    least, greatest = max(rule.aspect[0], narrowest), min(rule.aspect[1], widest)
-    fitting = (least, greatest) if least <= greatest else (narrowest, widest)
-    for value in fitting:
-        _erasing_rule.check_number(value, "aspect that fits the images", *_erasing_rule.ASPECTS, op)
-    for shape in kinds[kind]:
-        fitted = replace(rule, aspect=fitting, shape=shape)
-        images, _, _ = _run(op, images, fitted, value_range, seed, None, first_index, False)
+    for rule in rules:
+        images, _, _ = _run(op, images, rule, value_range, seed, None, first_index, False)
     return images
 
 
@@ -335,6 +325,21 @@ def _register(library: str) -> None:
         images: Tensor, seed_tensor: Any, seed: Any, first_index: Any, rule: Any, values: Any, with_mask: bool
     ) -> tuple[Tensor, Tensor]:
         return extras(images, with_mask)
+
+    def erase_in_place(keyset: Any, images: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
+        # Operators outside torch do this themselves: else autograd does not notice that a saved tensor
+        # has changed, and gradients are silently wrong.
+        if images.requires_grad and torch.is_grad_enabled():
+            raise RuntimeError("polygon_erase: images must require no gradient to be erased in place")
+        torch.autograd.graph.increment_version(images)
+        with torch._C._AutoDispatchBelowADInplaceOrView():
+            return ops.polygon_erase_.default.redispatch(
+                keyset & torch._C._after_ADInplaceOrView_keyset, images, *arguments
+            )
+
+    implementation = torch.library.Library(library, "IMPL")
+    implementation.impl("polygon_erase_", erase_in_place, "ADInplaceOrView", with_keyset=True)
+    _implementations.append(implementation)
 
     def save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         _, seed_tensor, ctx.seed, ctx.first_index, rule, _, _ = inputs

@@ -314,6 +314,7 @@ def test_operator_checks_too(backend: Backend) -> None:
         ({"dtype": torch.float64}, "dtype must be float32"),
         ({"sizes": torch.zeros(2, 2)}, "sizes must be a contiguous int64"),
         ({"rectangle": polygon, "rectangle_values": [0.0, 255.0]}, "rectangle has the other's shape"),
+        ({"polygon": polygon, "polygon_values": [0.0, 300.0]}, r"values must be in \[0, 255\]"),
         ({"polygon": polygon[:-1], "polygon_values": [0.0, 255.0]}, "a rule must have 10 numbers"),
     ):
         with pytest.raises(RuntimeError, match=message):

@@ -5,14 +5,20 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounterWithBackend
 from torch.utils.data import DataLoader, Dataset
 
 import reid_ops
+from reid_ops import _erasing_rule, reference
+from reid_ops.reference.polygon_erasing import Words, draw_box
 from tests.conftest import Backend
 from tests.test_polygon_erasing import random_images
 
@@ -43,7 +49,15 @@ def test_modules_equal_the_functions(backend: Backend) -> None:
         assert torch.equal(alone, expected)
         assert module.first_index == 8 and not list(module.parameters())
         copied = pickle.loads(pickle.dumps(module))
-        assert torch.equal(copied(images), module(images)) and "p=0.9" in repr(module)
+        assert torch.equal(copied(images), module(images))
+        assert copied.first_index == module.first_index == 12
+        expected_repr = {
+            reid_ops.polygon_erase: "RandomPolygonErasing(p=0.9, fill='channel', seed=6)",
+            reid_ops.random_erase: "RandomErasing(p=0.9, placement='center', fill='channel', seed=6)",
+        }
+        assert repr(module) == expected_repr[function].replace("placement", "anchor")
+        slow = type(module)(p=0.9, seed=6, fill="channel", impl="reference", **options)
+        assert torch.equal(torch.cat([slow(images), slow(images)]), expected[:8])
 
 
 def test_published_code_preset() -> None:
@@ -66,6 +80,57 @@ def test_samples_keep_their_structure() -> None:
     assert module(torch.rand(2, 5, 3, 9, 9)).shape == (2, 5, 3, 9, 9)
 
 
+@pytest.mark.parametrize("seed", [3, torch.tensor([3])], ids=["int", "tensor"])
+def test_compiles_once(backend: Backend, seed: Any) -> None:
+    """A module with a seed counts its images; that is no reason to compile again."""
+    images = random_images((4, 3, 20, 12), device=backend.device)
+    counter = CompileCounterWithBackend("aot_eager")
+    module = reid_ops.RandomPolygonErasing(p=1.0, seed=seed)
+    compiled = torch.compile(module, fullgraph=True, backend=counter)
+    for call in range(12):
+        expected = reid_ops.polygon_erase(images, p=1.0, seed=3, first_index=4 * call)
+        assert torch.equal(compiled(images), expected)
+    assert counter.frame_count == 1 and module.first_index == 48
+
+
+def test_gradients_of_two_calls(backend: Backend) -> None:
+    """The count goes on between forward and backward."""
+    images = random_images((4, 3, 20, 12), device=backend.device).requires_grad_()
+    seed = torch.tensor([3], device=backend.device)
+    module = reid_ops.RandomPolygonErasing(p=1.0, seed=seed)
+    (module(images).sum() + module(images).sum()).backward()
+    masks = [
+        reid_ops.polygon_erase(images, p=1.0, seed=3, first_index=k, return_mask=True)[1] for k in (0, 4)
+    ]
+    kept = sum((~mask).float() for mask in masks)
+    assert images.grad is not None and torch.equal(images.grad, kept[:, None].expand_as(images))
+
+
+def test_in_place() -> None:
+    """The tensor given is what changes and what comes back, or an error says why it can't."""
+    module = reid_ops.RandomPolygonErasing(p=1.0, inplace=True)
+    for shape in ((3, 20, 10), (2, 3, 20, 10), (2, 5, 3, 20, 10), (0, 2, 3, 20, 10)):
+        images = torch.rand(shape)
+        before = images.clone()
+        assert module(images) is images and (images.numel() == 0 or not torch.equal(images, before))
+    images = torch.zeros(5, 2, 3, 20, 10).transpose(0, 1)
+    with pytest.raises(ValueError, match=r"RandomPolygonErasing: images must have leading dimensions"):
+        module(images)
+    assert (images == 0).all()
+    assert reid_ops.RandomPolygonErasing(p=1.0)(images).shape == images.shape
+
+
+def test_bad_arguments_of_modules() -> None:
+    for arguments, message in (
+        ({"impl": "fast"}, 'impl must be "fused" or "reference", got \'fast\''),
+        ({"seed": torch.zeros(2, dtype=torch.int64)}, r"seed must have one element, got shape \(2,\)"),
+    ):
+        with pytest.raises(ValueError, match=f"RandomErasing: {message}"):
+            reid_ops.RandomErasing(**arguments)  # type: ignore[arg-type]
+    on_a_device = reid_ops.RandomErasing(seed=torch.zeros(1, dtype=torch.int64, device="meta"))
+    assert on_a_device.seed is not None
+
+
 class _Images(Dataset[Tensor]):
     def __init__(self, transform: nn.Module) -> None:
         self.transform = transform
@@ -77,14 +142,29 @@ class _Images(Dataset[Tensor]):
         return self.transform(torch.zeros(3, 32, 16))
 
 
-def test_in_data_loader_workers() -> None:
-    """Single images in two worker processes, each with random numbers of its own."""
-    loader = DataLoader(
-        _Images(reid_ops.RandomPolygonErasing(p=1.0)), batch_size=4, num_workers=2,
-        generator=torch.Generator().manual_seed(0),
-    )  # fmt: skip
-    batch = torch.cat(list(loader))
-    assert len({tuple(image.flatten().tolist()) for image in batch}) == 8
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+@pytest.mark.parametrize("source", ["torch", "generator", "int", "tensor"])
+def test_in_data_loader_workers(source: str, start: str) -> None:
+    """Two worker processes, two epochs: no two images alike, and all again from the loader's generator."""
+    if start == "spawn" and source != "int":
+        pytest.skip("spawning takes seconds")
+
+    def run() -> Tensor:
+        options: dict[str, Any] = {
+            "torch": {},
+            "generator": {"generator": torch.Generator().manual_seed(1)},
+            "int": {"seed": 1},
+            "tensor": {"seed": torch.tensor([1])},
+        }[source]
+        loader = DataLoader(
+            _Images(reid_ops.RandomPolygonErasing(p=1.0, **options)), batch_size=2, num_workers=2,
+            generator=torch.Generator().manual_seed(0), multiprocessing_context=start,
+        )  # fmt: skip
+        return torch.cat([batch for _ in range(2) for batch in loader])
+
+    images = run()
+    assert len({tuple(image.flatten().tolist()) for image in images}) == 16
+    assert torch.equal(run(), images)
 
 
 def test_with_torchvision() -> None:
@@ -105,10 +185,25 @@ def test_with_torchvision() -> None:
     image = run(tv_tensors.Image(tensor))
     assert isinstance(image, tv_tensors.Image) and torch.equal(image, expected)
     video = run(tv_tensors.Video(torch.stack([tensor, tensor])))
-    assert isinstance(video, tv_tensors.Video) and torch.equal(video[0], expected)
+    assert isinstance(video, tv_tensors.Video)
+    assert torch.equal(video, torch.stack([expected, expected])) and module.first_index == 1
+    clips = run(tv_tensors.Video(torch.stack([tensor, tensor]).repeat(3, 1, 1, 1, 1)))
+    assert module.first_index == 3 and torch.equal(clips[:, 0], clips[:, 1])
+    assert not torch.equal(clips[0], clips[1])
+    in_place = reid_ops.RandomPolygonErasing(p=1.0, seed=1, inplace=True)
+    for kind in (tv_tensors.Image, tv_tensors.Video):
+        changed = kind(tensor.clone()[None])
+        assert in_place(changed) is changed and not torch.equal(changed[0], tensor)
     picture = v2.functional.to_pil_image(tensor)
     out = run(picture)
     assert type(out).__module__.startswith("PIL") and torch.equal(v2.functional.pil_to_tensor(out), expected)
+    from PIL import Image
+
+    for mode in ("L", "LA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV"):
+        out = run(Image.new(mode, (20, 40)))
+        assert out.mode == mode and out.size == (20, 40)
+    with pytest.raises(TypeError, match="one of the modes L, LA, RGB, RGBA, RGBX, CMYK, YCbCr, HSV, got LAB"):
+        run(Image.new("LAB", (20, 40)))
     mask = tv_tensors.Mask(torch.zeros(40, 20, dtype=torch.uint8))
     kept = run({"mask": mask, "image": tv_tensors.Image(tensor), "other": tensor})
     assert (
@@ -143,6 +238,7 @@ def test_occlude(backend: Backend, kind: str) -> None:
         assert torch.equal(torch.cat(parts), occluded)
         changed = (occluded != images).any(1).double().mean((1, 2))
         assert (changed > 0).all()
+        assert torch.equal(reference.occlude(images[:2], level, kind, seed=4), occluded[:2])
         shares.append(changed.mean().item())
         if kind == "rectangle":
             assert changed.mean().item() == pytest.approx(level, rel=0.05)
@@ -155,6 +251,31 @@ def test_occlude(backend: Backend, kind: str) -> None:
     )
 
 
-def test_occlude_everything() -> None:
-    images = torch.zeros(5, 1, 48, 20)
+@pytest.mark.parametrize(
+    "size", [(48, 20), (900, 4000), (120, 1868), (1868, 120), (4, 999), (1021, 4), (1, 1)]
+)
+def test_occlude_everything(size: tuple[int, int]) -> None:
+    """Only one aspect fits at level 1, and no integer need be exactly that; close below, few do."""
+    images = torch.zeros(2, 1, *size)
     assert (reid_ops.occlude(images, 1.0, "rectangle", fill="mean", mean=1.0) == 1).all()
+    for level in (1.0, 1 - 2**-30, 1 - 2**-24, 0.99):
+        occluded = reid_ops.occlude(images, level, "rectangle", fill="mean", mean=1.0)
+        assert occluded.mean((1, 2, 3)).min() >= level - 1 / min(size) - 1 / max(size)
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_boxes_of_occlude_fit(data: st.DataObject) -> None:
+    """At the ends of the aspects too, and hardly any share is lost."""
+    short = data.draw(st.integers(1, 2**17))
+    long = data.draw(st.integers(short, min(256 * short, 2**17)))
+    height, width = data.draw(st.permutations([short, long]))
+    level = data.draw(st.one_of(st.floats(2**-32, 1), st.sampled_from([1.0, 1 - 2**-26, 1 - 2**-17])))
+    (rule,) = _erasing_rule.occluding_rules(
+        "test", level, "polygon", height, width, points=20, aspect=0.35, fill="random", mean=None
+    )
+    assert level * (1 - 2**-16) - 2**-32 <= rule.area[0] <= level
+    for aspect in rule.aspect:
+        alone = replace(rule, aspect=(aspect, aspect))
+        box = draw_box(alone, Words(1, 0), height, width)
+        assert box.attempts == 1, (alone.encode(), height, width)

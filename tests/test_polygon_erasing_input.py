@@ -79,9 +79,9 @@ BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         r"seed must be an int or an int64 tensor, got float32",
     ),
     "seed shape": (
-        {"seed": torch.zeros(2, dtype=torch.int64)},
+        {"seed": torch.zeros(3, dtype=torch.int64)},
         ValueError,
-        r"seed must have one element, got shape \(2,\)",
+        r"seed must have one or two elements, got shape \(3,\)",
     ),
     "seed device": (
         {"seed": torch.zeros(1, dtype=torch.int64, device="meta")},
@@ -141,7 +141,11 @@ def test_bad_arguments_of_the_others() -> None:
             lambda: reid_ops.RandomPolygonErasing()(torch.zeros(8, 6)),
             r"images must have shape \(..., C, H, W\), got \(8, 6\)",
         ),
-        (lambda: reid_ops.occlude(IMAGES, 1.2), r"occlude: area must be in \[0, 1\], got 1.2"),
+        (lambda: reid_ops.occlude(IMAGES, 1.2), r"occlude: level must be in \[0, 1\], got 1.2"),
+        (
+            lambda: reid_ops.occlude(torch.zeros(1, 1, 1, 512), 0.6),
+            r"occlude: level must be at most 0.5 for images of 1x512",
+        ),
         (
             lambda: reid_ops.occlude(IMAGES, 0.2, "blob"),
             r'kind must be "rectangle", "polygon" or "both", got \'blob\'',
@@ -175,7 +179,21 @@ def test_operators_check_too(backend: Backend) -> None:
             operator(images, None, seed, first, bad, values, False)
     with pytest.raises(RuntimeError, match="values must hold"):
         operator(images, None, seed, first, rule, [1.0], False)
-    with pytest.raises(RuntimeError, match="seed must be an int64 tensor"):
-        operator(images, torch.zeros(2, dtype=torch.int64), seed, first, rule, values, False)
+    for numbers in (
+        torch.zeros(3, dtype=torch.int64),
+        torch.zeros(4, dtype=torch.int64)[::2],
+        images[0, 0, 0],
+    ):
+        with pytest.raises(RuntimeError, match="seed must be a contiguous int64 tensor"):
+            operator(images, numbers, seed, first, rule, values, False)
+    constant = [*rule[:8], 3, rule[9]]
+    for wrong, of in (
+        ([-1.0, 5.0], rule),
+        ([250.0, 10.0], rule),
+        ([float("nan"), 1.0], rule),
+        ([256.0], constant),
+    ):
+        with pytest.raises(RuntimeError, match=r"values must be in \[0, 255\] for uint8 images"):
+            operator(images.byte(), None, seed, first, of, wrong, False)
     with pytest.raises(RuntimeError, match="images must have shape"):
         operator(images[0], None, seed, first, rule, values, False)

@@ -82,6 +82,13 @@ def test_seed_as_tensor(backend: Backend) -> None:
     expected = reid_ops.polygon_erase(images, seed=2**40 + 3, p=1.0)
     assert torch.equal(reid_ops.polygon_erase(images, seed=seed, p=1.0), expected)
     assert torch.equal(reid_ops.polygon_erase(images, seed=seed[0].cpu(), p=1.0), expected)
+    numbered = torch.cat([seed, torch.tensor([5], device=backend.device)])
+    alone = reid_ops.polygon_erase(
+        images[2:], seed=numbered - torch.tensor([0, 3], device=backend.device), p=1.0
+    )
+    assert torch.equal(alone, expected[2:])
+    further = reid_ops.polygon_erase(images, seed=numbered, first_index=2, p=1.0)
+    assert torch.equal(further, reid_ops.polygon_erase(images, seed=2**40 + 3, first_index=7, p=1.0))
     seed += 1
     assert not torch.equal(reid_ops.polygon_erase(images, seed=seed, p=1.0), expected)
 
@@ -106,7 +113,7 @@ def test_seed_from_a_generator(backend: Backend) -> None:
 @pytest.mark.parametrize("seed", [-(2**63), -1, 2**63, 2**64 - 1])
 def test_extreme_seeds(backend: Backend, seed: int) -> None:
     images = random_images((2, 1, 20, 20), device=backend.device)
-    expected, _, _ = reference.polygon_erase(images, seed=seed, p=1.0)
+    expected = reference.polygon_erase(images, seed=seed, p=1.0)
     assert torch.equal(reid_ops.polygon_erase(images, seed=seed, p=1.0), expected)
 
 

@@ -58,7 +58,8 @@ template <typename T>
 void erase_image(const Augment& call, const Erasing& erasing, std::uint64_t seed, std::int64_t n,
                  const T* table, const T* constants, T* values, CpuRegion& region, T* output) {
   if (!erasing.active) return;
-  const Draws draws = draws_of(erasing.rule, seed, call.seed.first_image + static_cast<std::uint64_t>(n));
+  const Draws draws =
+      draws_of(erasing.rule, seed, call.seed.read_first_image() + static_cast<std::uint64_t>(n));
   if (!region.draw(erasing.rule, draws, call.height, call.width)) return;
   const std::int64_t plane = call.height * call.width;
   std::copy(constants, constants + call.channels, values);

@@ -81,7 +81,8 @@ __device__ __forceinline__ void erase_strip(const Augment& call, const Erasing& 
                                             std::int64_t n, std::int64_t first, const T* table,
                                             CudaPolygon& polygon, T* output) {
   if (!erasing.active) return;
-  const Draws draws = draws_of(erasing.rule, seed, call.seed.first_image + static_cast<std::uint64_t>(n));
+  const Draws draws =
+      draws_of(erasing.rule, seed, call.seed.read_first_image() + static_cast<std::uint64_t>(n));
   CudaRegion region;
   if (!region.draw(erasing.rule, draws, call.height, call.width, polygon)) return;
   const std::int64_t stride[3] = {call.height * call.width, call.width, 1};

@@ -54,7 +54,7 @@ struct Geometry {
 // Words of Purpose::kGeometry, block 0: flip, place across, place down. The crop is uniform where it fits
 // the padded image, at its corner where it does not.
 REID_OPS_HOST_DEVICE inline Geometry draw_geometry(const Augment& call, std::uint64_t seed, std::int64_t n) {
-  const Draws draws = {seed, call.seed.first_image + static_cast<std::uint64_t>(n), 0};
+  const Draws draws = {seed, call.seed.read_first_image() + static_cast<std::uint64_t>(n), 0};
   const PhiloxWords words = draws.words(Purpose::kGeometry, 0);
   std::int64_t height = call.image_height, width = call.image_width;
   if (call.sizes != nullptr) {  // whatever it says, nothing outside the tensor is read

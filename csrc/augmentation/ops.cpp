@@ -18,7 +18,9 @@ Erasing checked_erasing(const std::vector<std::int64_t>& rule, const std::vector
   erasing.rule = polygon_erasing::checked_rule(rule, kOp);
   STD_TORCH_CHECK((erasing.rule.shape == polygon_erasing::Shape::kRectangle) == is_rectangle, kOp, ": ",
                   is_rectangle ? "rectangle" : "polygon", " has the other's shape");
-  erasing.values = polygon_erasing::checked_values(values, erasing.rule.fill, channels, kOp);
+  // Constants are shares of 255 that become floats; drawn fills are bytes.
+  erasing.values = polygon_erasing::checked_values(
+      values, erasing.rule.fill, channels, erasing.rule.fill != polygon_erasing::Fill::kConstant, kOp);
   return erasing;
 }
 
@@ -59,7 +61,8 @@ Tensor augment(const Tensor& images, const std::optional<Tensor>& sizes,
   if (sizes.has_value()) {
     STD_TORCH_CHECK(sizes->scalar_type() == ScalarType::Long && sizes->dim() == 2 &&
                         sizes->size(0) == call.count && sizes->size(1) == 2 && sizes->is_contiguous() &&
-                        sizes->is_cuda() == images.is_cuda(),
+                        sizes->is_cuda() == images.is_cuda() &&
+                        sizes->get_device_index() == images.get_device_index(),
                     kOp, ": sizes must be a contiguous int64 tensor of shape (N, 2) on the images' device");
     if (call.count > 0) call.sizes = sizes->const_data_ptr<std::int64_t>();
   }

@@ -28,7 +28,8 @@ void erase_images(const Erase& call, std::int64_t begin, std::int64_t end) {
 
   const std::uint64_t seed = call.seed.read();
   for (std::int64_t n = begin; n < end; ++n) {
-    const Draws draws = draws_of(call.rule, seed, call.seed.first_image + static_cast<std::uint64_t>(n));
+    const Draws draws =
+        draws_of(call.rule, seed, call.seed.read_first_image() + static_cast<std::uint64_t>(n));
     const bool erase = region.draw(call.rule, draws, images.height, images.width);
     if (call.attempts != nullptr) call.attempts[n] = region.attempts();
     if (!erase) continue;

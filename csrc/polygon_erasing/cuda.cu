@@ -29,7 +29,8 @@ __global__ void __launch_bounds__(kThreads) erase_kernel(Erase call, std::int64_
 
   for (std::int64_t block = blockIdx.x; block < images.count * strips; block += gridDim.x) {
     const std::int64_t n = block / strips, strip = block % strips;
-    const Draws draws = draws_of(call.rule, seed, call.seed.first_image + static_cast<std::uint64_t>(n));
+    const Draws draws =
+        draws_of(call.rule, seed, call.seed.read_first_image() + static_cast<std::uint64_t>(n));
     CudaRegion region;
     const bool erase = region.draw(call.rule, draws, images.height, images.width, polygon);
     if (strip == 0 && threadIdx.x == 0 && call.attempts != nullptr) call.attempts[n] = region.box.attempts;

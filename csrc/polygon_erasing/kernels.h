@@ -27,11 +27,15 @@ struct Images {
 
 struct Seed {
   std::uint64_t value;
-  const std::int64_t* pointer;  // when not nullptr: one element, read by the kernel instead of `value`
+  const std::int64_t* pointer;  // when not nullptr: read by the kernel instead of `value`
   std::uint64_t first_image;    // the number of the batch's first image
+  bool counts;                  // pointer has a second element, which the kernel adds to first_image
 
   REID_OPS_HOST_DEVICE std::uint64_t read() const {
     return pointer == nullptr ? value : static_cast<std::uint64_t>(*pointer);
+  }
+  REID_OPS_HOST_DEVICE std::uint64_t read_first_image() const {
+    return counts ? first_image + static_cast<std::uint64_t>(pointer[1]) : first_image;
   }
 };
 

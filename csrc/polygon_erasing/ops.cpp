@@ -28,7 +28,8 @@ std::tuple<Tensor, Tensor> erase(const Tensor& images, const std::optional<Tenso
   }
   call.rule = checked_rule(rule, kOp);
   call.seed = checked_seed(seed, seed_tensor, first_index, images, kOp);
-  call.values = checked_values(values, call.rule.fill, images.size(1), kOp);
+  call.values =
+      checked_values(values, call.rule.fill, images.size(1), call.images.type == ElementType::kUInt8, kOp);
 
   Tensor mask = with_mask ? torch::stable::new_zeros(images, {images.size(0), images.size(2), images.size(3)},
                                                      ScalarType::Bool)

@@ -61,31 +61,40 @@ inline Rule checked_rule(const std::vector<std::int64_t>& numbers, const char* o
 
 inline Seed checked_seed(std::int64_t seed, const std::optional<Tensor>& seed_tensor,
                          std::int64_t first_index, const Tensor& like, const char* op) {
-  Seed result = {static_cast<std::uint64_t>(seed), nullptr, static_cast<std::uint64_t>(first_index)};
+  Seed result = {static_cast<std::uint64_t>(seed), nullptr, static_cast<std::uint64_t>(first_index), false};
   if (seed_tensor.has_value()) {
-    STD_TORCH_CHECK(seed_tensor->scalar_type() == ScalarType::Long && seed_tensor->numel() == 1 &&
+    STD_TORCH_CHECK(seed_tensor->scalar_type() == ScalarType::Long && seed_tensor->numel() >= 1 &&
+                        seed_tensor->numel() <= 2 && seed_tensor->is_contiguous() &&
                         seed_tensor->is_cuda() == like.is_cuda() &&
                         seed_tensor->get_device_index() == like.get_device_index(),
-                    op, ": seed must be an int64 tensor of one element on the images' device");
+                    op,
+                    ": seed must be a contiguous int64 tensor of one or two elements on the images' device");
+    result.counts = seed_tensor->numel() == 2;
     result.pointer = seed_tensor->const_data_ptr<std::int64_t>();
   }
   return result;
 }
 
 // `values`: the constants for Fill::kConstant (one, or one a channel), else low and high - low.
+// Those for bytes must round to bytes: other conversions are not defined.
 inline FillValues checked_values(const std::vector<double>& values, Fill fill, std::int64_t channels,
-                                 const char* op) {
+                                 bool are_bytes, const char* op) {
   FillValues result = {};
   const std::int64_t count = static_cast<std::int64_t>(values.size());
+  const auto check_bytes = [&](double value) {
+    STD_TORCH_CHECK(!are_bytes || (value >= 0 && value < 255.5), op,
+                    ": values must be in [0, 255] for uint8 images, got ", value);
+  };
   if (fill == Fill::kConstant) {
     STD_TORCH_CHECK(count == 1 || (count == channels && count <= kMaxConstants), op,
                     ": values must hold one constant, or one for each of up to ", kMaxConstants,
                     " channels, got ", count);
-    for (std::int64_t k = 0; k < count; ++k) result.constants[k] = values[k];
+    for (std::int64_t k = 0; k < count; ++k) check_bytes(values[k]), result.constants[k] = values[k];
     result.constant_count = static_cast<int>(count);
   } else {
     STD_TORCH_CHECK(count == 2, op, ": values must hold the least value and the span of values, got ", count);
     result.low = values[0], result.span = values[1];
+    check_bytes(result.low), check_bytes(result.span), check_bytes(result.low + result.span);
   }
   return result;
 }

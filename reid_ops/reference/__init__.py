@@ -6,7 +6,7 @@ on them.
 
 from .augmentation import augment
 from .part_correlation import csn_similarity, part_correlation
-from .polygon_erasing import polygon_erase, random_erase
+from .polygon_erasing import occlude, polygon_erase, random_erase
 from .similarity_graph import average_pool, hsgm, similarity_graph
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "average_pool",
     "csn_similarity",
     "hsgm",
+    "occlude",
     "part_correlation",
     "polygon_erase",
     "random_erase",

@@ -29,7 +29,9 @@ __all__ = [
     "polygon_erase",
     "polygon_mask",
 ]
-__all__ += ["random_erase"]
+__all__ += ["erase_by_rule", "occlude", "random_erase"]
+
+Erased = Tensor | tuple[Tensor, ...]
 
 PIXEL = 4096  # coordinates are integers in units of 1/4096 pixel, from the image's corner
 HALF = PIXEL // 2
@@ -208,10 +210,35 @@ def erase(
     return torch.where(masks[:, None], fills, images), masks, attempts.to(images.device)
 
 
+def erase_by_rule(
+    op: str,
+    images: Tensor,
+    rule: Rule,
+    value_range: Sequence[float] | None,
+    seed: int | Tensor | None,
+    generator: torch.Generator | None,
+    inplace: bool,
+    return_mask: bool,
+    first_index: int,
+    return_attempts: bool,
+) -> Erased:
+    """:func:`erase` for any seed, with the results that were asked for."""
+    number, tensor = _erasing_rule.checked_seed(seed, generator, images.device, op)
+    if tensor is not None:
+        number, *further = tensor.flatten().tolist()
+        first_index += sum(further)
+    limits = _erasing_rule.checked_value_range(value_range, images.dtype, op)
+    values = rule.values(images.shape[1], images.dtype, limits, op)
+    erased, mask, attempts = erase(images, rule, number, first_index, values)
+    if inplace:
+        erased = images.copy_(erased)
+    extra = [mask] * return_mask + [attempts] * return_attempts
+    return (erased, *extra) if extra else erased
+
+
 def polygon_erase(
     images: Tensor,
     *,
-    seed: int,
     p: float = 0.5,
     area: Sequence[float] = (0.02, 0.45),
     aspect: float | Sequence[float] = 0.35,
@@ -219,43 +246,77 @@ def polygon_erase(
     fill: str = "random",
     shape: str = "hull",
     mean: float | Sequence[float] | None = None,
+    seed: int | Tensor | None = None,
+    generator: torch.Generator | None = None,
+    inplace: bool = False,
+    return_mask: bool = False,
     first_index: int = 0,
     sampling: str = "continuous",
     value_range: Sequence[float] | None = None,
     max_attempts: int = 100,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Random Polygon Erasing (HENet, paper 004, Algorithm 1): ``(images, mask, attempts)``.
-
-    Arguments as in :func:`reid_ops.polygon_erase`.
-    """
+    return_attempts: bool = False,
+) -> Erased:
+    """HENet, Algorithm 1; arguments and results as :func:`reid_ops.polygon_erase`."""
     op = "polygon_erase"
     rule = Rule.checked(
         op, p=p, area=area, aspect=aspect, points=points, shape=shape, placement=sampling, fill=fill,
         mean=mean, max_attempts=max_attempts,
     )  # fmt: skip
-    values_of = _erasing_rule.checked_value_range(value_range, images.dtype, op)
-    return erase(images, rule, seed, first_index, rule.values(images.shape[1], images.dtype, values_of, op))
+    return erase_by_rule(
+        op, images, rule, value_range, seed, generator, inplace, return_mask, first_index, return_attempts
+    )
 
 
 def random_erase(
     images: Tensor,
     *,
-    seed: int,
     p: float = 0.5,
     area: Sequence[float] = (0.02, 0.4),
     aspect: float | Sequence[float] = 0.3,
     fill: str = "random",
     anchor: str = "corner",
     mean: float | Sequence[float] | None = None,
+    seed: int | Tensor | None = None,
+    generator: torch.Generator | None = None,
+    inplace: bool = False,
+    return_mask: bool = False,
     first_index: int = 0,
     value_range: Sequence[float] | None = None,
     max_attempts: int = 100,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Random erasing: ``(images, mask, attempts)``; arguments as in :func:`reid_ops.random_erase`."""
+    return_attempts: bool = False,
+) -> Erased:
+    """Random erasing of rectangles; arguments and results as :func:`reid_ops.random_erase`."""
     op = "random_erase"
     rule = Rule.checked(
         op, p=p, area=area, aspect=aspect, points=_erasing_rule.MIN_POINTS, shape="rectangle",
         placement=anchor, fill=fill, mean=mean, max_attempts=max_attempts,
     )  # fmt: skip
-    values_of = _erasing_rule.checked_value_range(value_range, images.dtype, op)
-    return erase(images, rule, seed, first_index, rule.values(images.shape[1], images.dtype, values_of, op))
+    return erase_by_rule(
+        op, images, rule, value_range, seed, generator, inplace, return_mask, first_index, return_attempts
+    )
+
+
+def occlude(
+    images: Tensor,
+    level: float,
+    kind: str = "polygon",
+    *,
+    points: int = 20,
+    aspect: float = 0.35,
+    fill: str = "random",
+    mean: float | Sequence[float] | None = None,
+    seed: int = 0,
+    first_index: int = 0,
+    value_range: Sequence[float] | None = None,
+) -> Tensor:
+    """An occluded test set (HENet, Fig. 5); arguments as in :func:`reid_ops.occlude`."""
+    op = "occlude"
+    rules = _erasing_rule.occluding_rules(
+        op, level, kind, *images.shape[2:], points=points, aspect=aspect, fill=fill, mean=mean
+    )
+    limits = _erasing_rule.checked_value_range(value_range, images.dtype, op)
+    erased = images.clone()
+    for rule in rules:
+        values = rule.values(images.shape[1], images.dtype, limits, op)
+        erased, _, _ = erase(erased, rule, seed, first_index, values)
+    return erased
