@@ -6,16 +6,33 @@ same name in :mod:`reid_ops.reference`.
 
 from . import reference
 from ._extension import build_info, is_available
+from ._neighbours import Neighbours, SearchIndex
 from ._version import __version__
+from .k_reciprocal import (
+    RERANK_PRESETS,
+    RerankDefinition,
+    jaccard_distance,
+    k_reciprocal_rerank,
+    k_reciprocal_rerank_from_distance,
+    rerank_neighbours,
+)
 from .part_correlation import CSNSimilarity, PartCorrelation, csn_similarity, part_correlation
 
 __all__ = [
+    "RERANK_PRESETS",
     "CSNSimilarity",
+    "Neighbours",
     "PartCorrelation",
+    "RerankDefinition",
+    "SearchIndex",
     "__version__",
     "build_info",
     "csn_similarity",
     "is_available",
+    "jaccard_distance",
+    "k_reciprocal_rerank",
+    "k_reciprocal_rerank_from_distance",
     "part_correlation",
     "reference",
+    "rerank_neighbours",
 ]
