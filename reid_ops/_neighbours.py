@@ -89,7 +89,9 @@ class State:
         )
 
 
-def search(features: Tensor, neighbours: int, *, queries: int = 0, products: Tensor | None = None) -> Neighbours:
+def search(
+    features: Tensor, neighbours: int, *, queries: int = 0, products: Tensor | None = None
+) -> Neighbours:
     """The nearest of all rows for every row, itself included at distance 0.
 
     On the CPU the distance of i and j is computed once for both: half the work. ``products``
@@ -109,7 +111,6 @@ def search(features: Tensor, neighbours: int, *, queries: int = 0, products: Ten
                 buffer = features.new_empty(shape[0] * shape[1])
             block = buffer[: shape[0] * shape[1]].view(shape)
         torch.mm(features[rows], features[columns].t(), out=block)
-        measured: dict[str, Any] = {"measure": EUCLIDEAN}
         state.merge(
             block,
             rows.start,
@@ -117,7 +118,7 @@ def search(features: Tensor, neighbours: int, *, queries: int = 0, products: Ten
             row_terms=norms[rows],
             column_terms=norms[columns],
             self_candidate=rows.start,
-            **measured,
+            measure=EUCLIDEAN,
         )
         # The block's upper triangle is the lower one's mirror image; columns past its rows get it as well.
         begin = max(columns.start, rows.stop)
@@ -129,7 +130,7 @@ def search(features: Tensor, neighbours: int, *, queries: int = 0, products: Ten
                 row_terms=norms[rows],
                 column_terms=norms[begin : columns.stop],
                 by_column=True,
-                **measured,
+                measure=EUCLIDEAN,
             )
     return Neighbours(refine(features, state.indices, neighbours), state.largest)
 
@@ -149,7 +150,9 @@ def _pieces(begin: int, end: int, border: int, length: int) -> Iterator[slice]:
         begin = stop
 
 
-def search_index(features: Tensor, neighbours: int, queries: int, index: SearchIndex, largest: bool) -> Neighbours:
+def search_index(
+    features: Tensor, neighbours: int, queries: int, index: SearchIndex, largest: bool
+) -> Neighbours:
     """As :func:`search`, with the gallery's share of the candidates from an index."""
     items, gallery = len(features), len(features) - queries
     found = torch.as_tensor(index.search(features, min(neighbours, gallery))[1], device=features.device)
@@ -204,3 +207,28 @@ def search_given(q_g: Tensor, q_q: Tensor, g_g: Tensor, neighbours: int, squarin
     state.merge(q_g, queries, 0, squarings=squarings, by_column=True)
     state.merge(g_g, queries, queries, squarings=squarings, by_column=True)
     return Neighbours(state.indices, state.largest)
+
+
+def gather_given(
+    q_g: Tensor, q_q: Tensor, g_g: Tensor, squarings: int, offsets: Tensor, columns: Tensor
+) -> Tensor:
+    """The given distance of every sparse row to each of its columns, squared ``squarings`` times."""
+    queries, gallery = q_g.shape
+    items = torch.arange(queries + gallery, device=q_g.device)
+    row = torch.repeat_interleave(items, offsets.diff(), output_size=len(columns))
+    column = columns.to(torch.int64)
+    from_query, to_query = row < queries, column < queries
+    distances = q_g.new_empty(len(columns))
+    for matrix, chosen in (
+        (q_q.t(), from_query & to_query),
+        (q_g, from_query & ~to_query),
+        (q_g.t(), ~from_query & to_query),
+        (g_g.t(), ~from_query & ~to_query),
+    ):
+        i, j = row[chosen], column[chosen]
+        distances[chosen] = matrix[
+            torch.where(i < queries, i, i - queries), torch.where(j < queries, j, j - queries)
+        ]
+    for _ in range(squarings):
+        distances.square_()
+    return distances

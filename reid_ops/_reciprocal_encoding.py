@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -141,3 +142,47 @@ def nearest_of_blocks(
     for rows in row_blocks(queries, gallery, like):
         state.merge(compute(rows), rows.start, 0)
     return state.distances, state.indices.to(torch.int64)
+
+
+@_dispatch.registers
+def _register(library: str) -> None:
+    """Shapes for tracing; nothing here is differentiable."""
+
+    def nothing(*arguments: Any) -> None:
+        """Kernels that write into their arguments."""
+
+    def sets(neighbours: Tensor, reverse: Any, offsets: Any, entries: int, list: int, half: int) -> Tensor:
+        return neighbours.new_empty(entries)
+
+    def per_item(neighbours: Tensor, *arguments: Any) -> Tensor:
+        return neighbours.new_empty(neighbours.shape[0], dtype=torch.int64)
+
+    def expand(
+        neighbours: Tensor, offsets: Any, columns: Any, weights: Tensor, members: int,
+        expanded_offsets: Any, entries: int,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        return neighbours.new_empty(entries), weights.new_empty(entries)
+
+    def invert_sizes(offsets: Tensor, columns: Any, first_row: int) -> Tensor:
+        return offsets.new_empty(offsets.shape[0] - 1)
+
+    def invert(
+        offsets: Any, columns: Tensor, weights: Tensor, first_row: int, list_offsets: Any, entries: int
+    ) -> tuple[Tensor, Tensor]:
+        return columns.new_empty(entries), weights.new_empty(entries)
+
+    shapes: dict[str, Callable[..., Any]] = {
+        "nearest": nothing,
+        "reverse_ranks": torch.empty_like,
+        "set_sizes": per_item,
+        "sets": sets,
+        "pair_distances": lambda features, offsets, columns: features.new_empty(columns.shape),
+        "encode": lambda distances, scale, offsets: torch.empty_like(distances),
+        "expand_sizes": per_item,
+        "expand": expand,
+        "invert_sizes": invert_sizes,
+        "invert": invert,
+        "blend": nothing,
+    }
+    for name, shape in shapes.items():
+        torch.library.register_fake(f"{library}::k_reciprocal_{name}", shape)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -16,12 +14,25 @@ from ._neighbours import (
     GIVEN,
     Neighbours,
     SearchIndex,
+    gather_given,
     norms_of,
     search,
     search_given,
     search_index,
 )
 from ._reciprocal_encoding import Encoding, Measured, PairDistances, nearest_of_blocks, row_blocks
+from ._rerank_definition import (
+    MAX_K1,
+    RERANK_PRESETS,
+    RerankDefinition,
+    check_features,
+    check_numbers,
+    choose_definition,
+    given_neighbours,
+    joined,
+    prepare,
+    widened,
+)
 
 __all__ = [
     "RERANK_PRESETS",
@@ -37,34 +48,7 @@ _RERANK, _FROM_DISTANCE, _JACCARD = (
     "k_reciprocal_rerank_from_distance",
     "jaccard_distance",
 )
-MAX_K1 = 2**20
 _SQUARINGS = {1: 0, 2: 1, 4: 2}
-
-
-@dataclass(frozen=True)
-class RerankDefinition:
-    """What public code calls k-reciprocal re-ranking differs in these four choices.
-
-    Attributes:
-        power: the encoded distance is the Euclidean one to this power, 2 or 4.
-        normalize: every row of distances is divided by its largest.
-        include_self: the searched list has k1 + 1 places, the item itself and k1 others; else k1 in all.
-        blend: what lambda blends in: "encoded", the distance that exp(-d) sees; "raw", the same before
-            normalisation; "cosine", 1 - cosine of the features.
-    """
-
-    power: int = 2
-    normalize: bool = True
-    include_self: bool = True
-    blend: str = "encoded"
-
-
-RERANK_PRESETS: dict[str, RerankDefinition] = {
-    "zhong": RerankDefinition(),
-    "torchreid": RerankDefinition(power=4),
-    "spcl": RerankDefinition(normalize=False, include_self=False),
-    "fast-reid": RerankDefinition(normalize=False, include_self=False, blend="cosine"),
-}
 
 
 def k_reciprocal_rerank(
@@ -120,8 +104,11 @@ def k_reciprocal_rerank(
             least as long as the lists; for trying other k1, k2 and lambda.
         preset: the family of public code whose numbers to give: "zhong", "torchreid", "spcl" (which has no
             lambda: pass 0) or "fast-reid"; see ``docs/k_reciprocal.md``.
-        power, normalize, include_self, blend: single choices of :class:`RerankDefinition` that overrule
-            the preset's.
+        power: 2 or 4; this and the next three are choices of :class:`RerankDefinition` that overrule the
+            preset's.
+        normalize: whether rows of distances are divided by their largest.
+        include_self: whether lists have k1 + 1 places or k1.
+        blend: "encoded", "raw" or "cosine".
 
     Returns:
         ``(Q, G)`` distances, or with ``topk`` ``(values, indices)``, each ``(Q, topk)``, ascending, indices
@@ -138,9 +125,11 @@ def k_reciprocal_rerank(
         torch.Size([4, 100])
         >>> values, indices = reid_ops.k_reciprocal_rerank(query, gallery, topk=10)
     """
-    definition = _definition(preset, power, normalize, include_self, blend, ("encoded", "raw", "cosine"), _RERANK)
-    features = _joined(query, gallery, _RERANK)
-    _check_numbers(k1, k2, lambda_value, jaccard, _RERANK)
+    definition = choose_definition(
+        preset, power, normalize, include_self, blend, ("encoded", "raw", "cosine"), _RERANK
+    )
+    features = joined(query, gallery, _RERANK)
+    check_numbers(k1, k2, lambda_value, jaccard, _RERANK)
     queries, items = len(query), len(query) + len(gallery)
     if topk is not None:
         _checks.check_integer(topk, "topk", 1, len(gallery), _RERANK)
@@ -155,7 +144,7 @@ def k_reciprocal_rerank(
     output = features.new_empty(queries, len(gallery)) if topk is None else None
     has_products = False
     if neighbours is not None:
-        found = _given_neighbours(neighbours, places, items, definition.normalize, features)
+        found = given_neighbours(neighbours, places, items, definition.normalize, features, _RERANK)
     elif index is not None:
         found = search_index(features, places, queries, index, definition.normalize)
     else:
@@ -224,7 +213,7 @@ def rerank_neighbours(query: Tensor, gallery: Tensor, *, k1: int = 20) -> Neighb
         >>> neighbours = reid_ops.rerank_neighbours(query, gallery, k1=30)
         >>> reid_ops.k_reciprocal_rerank(query, gallery, k1=20, neighbours=neighbours)
     """
-    features = _joined(query, gallery, "rerank_neighbours")
+    features = joined(query, gallery, "rerank_neighbours")
     _checks.check_integer(k1, "k1", 1, MAX_K1, "rerank_neighbours")
     return search(features, k1 + 1, queries=len(query))
 
@@ -252,10 +241,17 @@ def k_reciprocal_rerank_from_distance(
         q_q: query to query ``(Q, Q)``.
         g_g: gallery to gallery ``(G, G)``. Where a matrix is not symmetric, columns are read, as in the
             published code.
-        k1, k2, lambda_value, jaccard, topk, preset, normalize, include_self: as there.
+        k1: as there.
+        k2: as there.
+        lambda_value: as there.
+        jaccard: as there.
+        topk: as there.
+        preset: as there; its power is not used.
         power: the matrices are first raised to this power, 1, 2 or 4. 2, as the published code does whatever
             it is given, torchreid's too, which gives it squared distances; 1 for a distance to be used as it
             is, such as XQDA's.
+        normalize: as there.
+        include_self: as there.
         blend: "encoded" or "raw". The preset "fast-reid" blends "raw" here, as it does for
             ``METRIC=euclidean``.
 
@@ -272,48 +268,30 @@ def k_reciprocal_rerank_from_distance(
     """
     if blend is None and preset == "fast-reid":
         blend = "raw"
-    definition = _definition(preset, None, normalize, include_self, blend, ("encoded", "raw"), _FROM_DISTANCE)
+    definition = choose_definition(
+        preset, None, normalize, include_self, blend, ("encoded", "raw"), _FROM_DISTANCE
+    )
     if power not in _SQUARINGS:
         raise ValueError(f"{_FROM_DISTANCE}: power must be 1, 2 or 4, got {power!r}")
-    _check_features(q_g, "q_g", _FROM_DISTANCE, ("Q", "G"))
+    check_features(q_g, "q_g", _FROM_DISTANCE, ("Q", "G"))
     queries, gallery = q_g.shape
     for name, matrix, size in (("q_q", q_q, queries), ("g_g", g_g, gallery)):
-        _check_features(matrix, name, _FROM_DISTANCE, ("Q", "Q") if name == "q_q" else ("G", "G"))
+        check_features(matrix, name, _FROM_DISTANCE, ("Q", "Q") if name == "q_q" else ("G", "G"))
         _checks.check_alike(matrix, name, q_g, "q_g", _FROM_DISTANCE)
         if tuple(matrix.shape) != (size, size):
             raise ValueError(
                 f"{_FROM_DISTANCE}: {name} must have shape {(size, size)} to go with q_g {tuple(q_g.shape)}, "
                 f"got {tuple(matrix.shape)}"
             )
-    _check_numbers(k1, k2, lambda_value, jaccard, _FROM_DISTANCE)
+    check_numbers(k1, k2, lambda_value, jaccard, _FROM_DISTANCE)
     if topk is not None:
         _checks.check_integer(topk, "topk", 1, gallery, _FROM_DISTANCE)
 
-    q_g, q_q, g_g = (_widened(matrix.detach()) for matrix in (q_g, q_q, g_g))
+    q_g, q_q, g_g = (widened(matrix.detach()) for matrix in (q_g, q_q, g_g))
     squarings = _SQUARINGS[power]
     found = search_given(q_g, q_q, g_g, k1 + 1 if definition.include_self else k1, squarings)
     # The largest came out of the search in its final power already.
     scale = _scale(found.largest, replace(definition, power=2), q_g, queries + gallery)
-
-    def distances(offsets: Tensor, columns: Tensor) -> Tensor:
-        items = torch.arange(queries + gallery, device=q_g.device)
-        row = torch.repeat_interleave(items, offsets.diff(), output_size=len(columns))
-        column = columns.to(torch.int64)
-        from_query, to_query = row < queries, column < queries
-        result = q_g.new_empty(len(columns))
-        for matrix, chosen in (
-            (q_q.t(), from_query & to_query),
-            (q_g, from_query & ~to_query),
-            (q_g.t(), ~from_query & to_query),
-            (g_g.t(), ~from_query & ~to_query),
-        ):
-            i, j = row[chosen], column[chosen]
-            result[chosen] = matrix[
-                torch.where(i < queries, i, i - queries), torch.where(j < queries, j, j - queries)
-            ]
-        for _ in range(squarings):
-            result.square_()
-        return result
 
     encoding = Encoding(
         found.indices,
@@ -322,7 +300,7 @@ def k_reciprocal_rerank_from_distance(
         first_row=queries,
         soft=jaccard == "soft",
         scale=scale,
-        distances=distances,
+        distances=lambda offsets, columns: gather_given(q_g, q_q, g_g, squarings, offsets, columns),
     )
 
     def compute(rows: slice) -> Tensor:
@@ -355,10 +333,15 @@ def jaccard_distance(
 
     Args:
         features: ``(N, D)``, N >= 1; float32 or float64, half types are widened to float32.
-        k1, k2, jaccard, preset, power, normalize, include_self: as :func:`k_reciprocal_rerank`. Clustering
-            pipelines of the SpCL family use ``preset="spcl"``.
+        k1: as :func:`k_reciprocal_rerank`, like all that is not said here.
+        k2: as there.
+        jaccard: as there.
         sparse: return only pairs closer than 1, as a CSR tensor, so that no N x N matrix exists. What it
             does not hold is at distance 1; a distance of 0 is an entry.
+        preset: as there. Clustering pipelines of the SpCL family use "spcl".
+        power: as there.
+        normalize: as there.
+        include_self: as there.
 
     Returns:
         ``(N, N)``, symmetric, in [0, 1].
@@ -369,10 +352,12 @@ def jaccard_distance(
     Example:
         >>> distances = reid_ops.jaccard_distance(torch.rand(50, 64), preset="spcl")
     """
-    definition = _definition(preset, power, normalize, include_self, None, ("encoded", "cosine"), _JACCARD)
-    _check_features(features, "features", _JACCARD)
-    _check_numbers(k1, k2, 0.0, jaccard, _JACCARD)
-    features = _prepare(features.detach(), _JACCARD)
+    definition = choose_definition(
+        preset, power, normalize, include_self, None, ("encoded", "cosine"), _JACCARD
+    )
+    check_features(features, "features", _JACCARD)
+    check_numbers(k1, k2, 0.0, jaccard, _JACCARD)
+    features = prepare(features.detach(), _JACCARD)
     items = len(features)
     found = search(features, min(k1 + 1 if definition.include_self else k1, items))
     encoding = Encoding(
@@ -400,99 +385,6 @@ def jaccard_distance(
     return torch.sparse_csr_tensor(offsets, torch.cat(columns), torch.cat(values), (items, items))
 
 
-def _definition(
-    preset: str,
-    power: int | None,
-    normalize: bool | None,
-    include_self: bool | None,
-    blend: str | None,
-    blends: tuple[str, ...],
-    op: str,
-) -> RerankDefinition:
-    if preset not in RERANK_PRESETS:
-        raise ValueError(f"{op}: preset must be one of {', '.join(RERANK_PRESETS)}, got {preset!r}")
-    choices = {"power": power, "normalize": normalize, "include_self": include_self, "blend": blend}
-    given: dict[str, Any] = {name: value for name, value in choices.items() if value is not None}
-    definition = replace(RERANK_PRESETS[preset], **given)
-    if definition.power not in (2, 4):
-        raise ValueError(f"{op}: power must be 2 or 4, got {definition.power!r}")
-    if definition.blend not in blends:
-        raise ValueError(f"{op}: blend must be one of {', '.join(blends)}, got {definition.blend!r}")
-    return definition
-
-
-def _joined(query: Tensor, gallery: Tensor, op: str) -> Tensor:
-    """All items' features, checked: queries, then gallery."""
-    _check_features(query, "query", op)
-    _check_features(gallery, "gallery", op)
-    _checks.check_alike(gallery, "gallery", query, "query", op)
-    if query.shape[1] != gallery.shape[1]:
-        raise ValueError(
-            f"{op}: gallery must have features of query's length ({query.shape[1]}), got {gallery.shape[1]}"
-        )
-    return _prepare(torch.cat([query.detach(), gallery.detach()]), op)
-
-
-def _check_features(tensor: Tensor, argument: str, op: str, shape: tuple[str, str] = ("N", "D")) -> None:
-    _checks.check_features(tensor, argument, shape, op)
-    if 0 in tensor.shape:
-        raise ValueError(f"{op}: {argument} must not be empty, got shape {tuple(tensor.shape)}")
-    finite = torch.isfinite(tensor.detach()).all(1)
-    if not bool(finite.all()):
-        row = int((~finite).nonzero()[0])
-        raise ValueError(f"{op}: {argument} must be finite, got NaN or infinity in row {row}")
-
-
-def _check_numbers(k1: int, k2: int, lambda_value: float, jaccard: str, op: str) -> None:
-    _checks.check_integer(k1, "k1", 1, MAX_K1, op)
-    _checks.check_integer(k2, "k2", 1, MAX_K1, op)
-    if k2 > k1:
-        raise ValueError(f"{op}: k2 must not exceed k1 ({k1}), got {k2}")
-    if isinstance(lambda_value, bool) or not isinstance(lambda_value, (int, float)):
-        raise TypeError(f"{op}: lambda_value must be a number, got {type(lambda_value).__name__}")
-    if not 0 <= lambda_value <= 1:
-        raise ValueError(f"{op}: lambda_value must be in [0, 1], got {lambda_value}")
-    if jaccard not in ("soft", "set"):
-        raise ValueError(f'{op}: jaccard must be "soft" or "set", got {jaccard!r}')
-
-
-def _widened(tensor: Tensor) -> Tensor:
-    wide = tensor if tensor.dtype == torch.float64 else tensor.to(torch.float32)
-    return wide.contiguous()
-
-
-def _prepare(features: Tensor, op: str) -> Tensor:
-    features = _widened(features)
-    norms = norms_of(features)
-    # Squared distances are at most four times that, and the fourth power must fit as well.
-    limit = torch.finfo(features.dtype).max ** 0.5 / 4
-    if bool((norms > limit).any()):
-        row = int((norms > limit).nonzero()[0])
-        raise ValueError(
-            f"{op}: features must have squared lengths up to {limit:.3g} for their distances to be finite, "
-            f"got {float(norms[row]):.3g} in row {row} of all"
-        )
-    return features
-
-
-def _given_neighbours(
-    neighbours: Neighbours, places: int, items: int, normalize: bool, like: Tensor
-) -> Neighbours:
-    indices, largest = neighbours.indices, neighbours.largest
-    if indices.dtype != torch.int32 or indices.dim() != 2 or len(indices) != items:
-        raise ValueError(
-            f"{_RERANK}: neighbours.indices must be int32 of shape ({items}, K), got "
-            f"{_checks.dtype_name(indices.dtype)} of shape {tuple(indices.shape)}"
-        )
-    if indices.shape[1] < places:
-        raise ValueError(
-            f"{_RERANK}: neighbours.indices must hold {places} neighbours an item, got {indices.shape[1]}"
-        )
-    if normalize and (largest is None or largest.shape != (items,) or largest.dtype != like.dtype):
-        raise ValueError(f"{_RERANK}: neighbours.largest must be ({items},) of the features' dtype to normalize")
-    return Neighbours(indices[:, :places].contiguous(), largest)
-
-
 def _half(k1: int) -> int:
     return round(k1 / 2) + 1  # halves to even, as numpy.around in the published code
 
@@ -511,47 +403,3 @@ def _pair_distances(features: Tensor, power: int) -> PairDistances:
         return squared if power == 2 else squared.square()
 
     return distances
-
-
-@_dispatch.registers
-def _register(library: str) -> None:
-    """Shapes for tracing; nothing here is differentiable."""
-
-    def nothing(*arguments: Any) -> None:
-        """Kernels that write into their arguments."""
-
-    def sets(neighbours: Tensor, reverse: Any, offsets: Any, entries: int, list: int, half: int) -> Tensor:
-        return neighbours.new_empty(entries)
-
-    def per_item(neighbours: Tensor, *arguments: Any) -> Tensor:
-        return neighbours.new_empty(neighbours.shape[0], dtype=torch.int64)
-
-    def expand(
-        neighbours: Tensor, offsets: Any, columns: Any, weights: Tensor, members: int,
-        expanded_offsets: Any, entries: int,
-    ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        return neighbours.new_empty(entries), weights.new_empty(entries)
-
-    def invert_sizes(offsets: Tensor, columns: Any, first_row: int) -> Tensor:
-        return offsets.new_empty(offsets.shape[0] - 1)
-
-    def invert(
-        offsets: Any, columns: Tensor, weights: Tensor, first_row: int, list_offsets: Any, entries: int
-    ) -> tuple[Tensor, Tensor]:
-        return columns.new_empty(entries), weights.new_empty(entries)
-
-    shapes: dict[str, Callable[..., Any]] = {
-        "nearest": nothing,
-        "reverse_ranks": torch.empty_like,
-        "set_sizes": per_item,
-        "sets": sets,
-        "pair_distances": lambda features, offsets, columns: features.new_empty(columns.shape),
-        "encode": lambda distances, scale, offsets: torch.empty_like(distances),
-        "expand_sizes": per_item,
-        "expand": expand,
-        "invert_sizes": invert_sizes,
-        "invert": invert,
-        "blend": nothing,
-    }
-    for name, shape in shapes.items():
-        torch.library.register_fake(f"{library}::k_reciprocal_{name}", shape)
