@@ -64,7 +64,7 @@ struct Nearest {
   std::int32_t* indices;        // in, out [items, K], -1 there
   void* largest;                // in, out [items] largest distance seen
 
-  std::int64_t items() const { return by_column ? block.columns : block.rows; }
+  REID_OPS_HOST_DEVICE std::int64_t items() const { return by_column ? block.columns : block.rows; }
 };
 
 struct Lists {
