@@ -184,7 +184,9 @@ void invert(const Invert& call, std::int64_t items, std::int64_t begin, std::int
   if (call.rows == nullptr) std::copy(cursor.begin(), cursor.end(), call.sizes + low);
 }
 
-void run(const Nearest& call, std::int64_t begin, std::int64_t end) { REID_OPS_CHOOSE(run, call, begin, end); }
+void run(const Nearest& call, std::int64_t begin, std::int64_t end) {
+  REID_OPS_CHOOSE(run, call, begin, end);
+}
 void run(const PairDistances& call, std::int64_t begin, std::int64_t end) {
   REID_OPS_CHOOSE(run, call, begin, end);
 }
@@ -221,8 +223,6 @@ void cpu_run(const Invert& call, std::int64_t items, std::int64_t begin, std::in
   call.type == DataType::kFloat64 ? invert<double>(call, items, begin, end)
                                   : invert<float>(call, items, begin, end);
 }
-void cpu_run(const Blend& call, std::int64_t, std::int64_t begin, std::int64_t end) {
-  run(call, begin, end);
-}
+void cpu_run(const Blend& call, std::int64_t, std::int64_t begin, std::int64_t end) { run(call, begin, end); }
 
 }  // namespace reid_ops::k_reciprocal

@@ -184,9 +184,10 @@ void pair_distances(const PairDistances& call, std::int64_t begin, std::int64_t 
     for (std::int64_t e = call.offsets[item]; e < call.offsets[item + 1]; ++e) {
       const std::int64_t other = call.columns[e];
       static_cast<T*>(call.distances)[e] =
-          other < 0 || other >= call.items ? std::numeric_limits<T>::infinity()
-                                           : squared_distance(features + item * call.dimension,
-                                                              features + other * call.dimension, call.dimension);
+          other < 0 || other >= call.items
+              ? std::numeric_limits<T>::infinity()
+              : squared_distance(features + item * call.dimension, features + other * call.dimension,
+                                 call.dimension);
     }
   }
 }

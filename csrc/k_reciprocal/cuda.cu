@@ -12,6 +12,7 @@ namespace reid_ops::k_reciprocal {
 namespace {
 
 constexpr int kThreads = 128;
+constexpr int kBlocksAtLeast = 8;  // on a multiprocessor: leaves 64 registers a thread, none spilled
 constexpr int kWarps = kThreads / 32;
 constexpr unsigned kAll = 0xffffffffu;
 constexpr std::int64_t kMostBlocks = 1 << 20;  // items beyond that are taken in turn
@@ -60,8 +61,8 @@ __device__ __forceinline__ T measured(const Block& block, std::int64_t row, std:
 
 // Puts a candidate into an ascending list in global memory, behind those equally near.
 template <typename T>
-__device__ void insert(T* distances, std::int32_t* indices, std::int64_t length, T distance,
-                       std::int32_t index) {
+__device__ __forceinline__ void insert(T* distances, std::int32_t* indices, std::int64_t length, T distance,
+                                       std::int32_t index) {
   std::int64_t base = (length - 1) / 32 * 32;
   while (true) {  // 32 places at a time, from the far end: what is farther moves one place on
     const std::int64_t place = base + lane_index();
@@ -83,7 +84,7 @@ __device__ void insert(T* distances, std::int32_t* indices, std::int64_t length,
 }
 
 template <typename T>
-__global__ void __launch_bounds__(kThreads) nearest_kernel(Nearest call) {
+__global__ void __launch_bounds__(kThreads, kBlocksAtLeast) nearest_kernel(Nearest call) {
   constexpr int kLoads = 4;
   const std::int64_t candidates = call.by_column ? call.block.rows : call.block.columns;
   for (std::int64_t item = warp_index(); item < call.items(); item += warp_count()) {
@@ -125,7 +126,7 @@ __global__ void __launch_bounds__(kThreads) nearest_kernel(Nearest call) {
   }
 }
 
-__global__ void __launch_bounds__(kThreads) reverse_ranks_kernel(ReverseRanks call) {
+__global__ void __launch_bounds__(kThreads, kBlocksAtLeast) reverse_ranks_kernel(ReverseRanks call) {
   const std::int64_t length = call.lists.length, step = static_cast<std::int64_t>(gridDim.x) * kThreads;
   for (std::int64_t k = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
        k < call.lists.items * length; k += step) {
@@ -139,8 +140,8 @@ __global__ void __launch_bounds__(kThreads) reverse_ranks_kernel(ReverseRanks ca
 }
 
 // Appends the marked lanes' numbers, in order of lanes, to a list that has none twice.
-__device__ void append(std::int32_t* list, std::int64_t& size, std::int64_t capacity, bool marked,
-                       std::int32_t number) {
+__device__ __forceinline__ void append(std::int32_t* list, std::int64_t& size, std::int64_t capacity,
+                                       bool marked, std::int32_t number) {
   for (unsigned marks = __ballot_sync(kAll, marked); marks != 0; marks &= marks - 1) {
     const std::int32_t wanted = __shfl_sync(kAll, number, __ffs(static_cast<int>(marks)) - 1);
     bool known = false;
@@ -152,7 +153,7 @@ __device__ void append(std::int32_t* list, std::int64_t& size, std::int64_t capa
   }
 }
 
-__global__ void __launch_bounds__(kThreads) sets_kernel(Sets call) {
+__global__ void __launch_bounds__(kThreads, kBlocksAtLeast) sets_kernel(Sets call) {
   const std::int64_t length = call.lists.length, capacity = call.capacity();
   if (warp_index() >= call.scratch_rows) return;  // the whole warp
   std::int32_t* list = call.scratch + warp_index() * capacity;
@@ -196,7 +197,7 @@ __global__ void __launch_bounds__(kThreads) sets_kernel(Sets call) {
 }
 
 template <typename T>
-__global__ void __launch_bounds__(kThreads) pair_distances_kernel(PairDistances call) {
+__global__ void __launch_bounds__(kThreads, kBlocksAtLeast) pair_distances_kernel(PairDistances call) {
   const T* features = static_cast<const T*>(call.features);
   for (std::int64_t item = warp_index(); item < call.items; item += warp_count()) {
     for (std::int64_t e = call.offsets[item]; e < call.offsets[item + 1]; ++e) {
@@ -217,7 +218,7 @@ __global__ void __launch_bounds__(kThreads) pair_distances_kernel(PairDistances 
 }
 
 template <typename T>
-__global__ void __launch_bounds__(kThreads) encode_kernel(Encode call) {
+__global__ void __launch_bounds__(kThreads, kBlocksAtLeast) encode_kernel(Encode call) {
   const T* distances = static_cast<const T*>(call.distances);
   T* weights = static_cast<T*>(call.weights);
   for (std::int64_t item = warp_index(); item < call.items; item += warp_count()) {
@@ -234,7 +235,7 @@ __global__ void __launch_bounds__(kThreads) encode_kernel(Encode call) {
 }
 
 template <typename T>
-__global__ void __launch_bounds__(kThreads) expand_kernel(Expand call) {
+__global__ void __launch_bounds__(kThreads, kBlocksAtLeast) expand_kernel(Expand call) {
   const std::int64_t length = call.lists.length;
   const std::int64_t members = call.members < length ? call.members : length;
   const T* source = static_cast<const T*>(call.source.weights);
@@ -282,7 +283,7 @@ __global__ void __launch_bounds__(kThreads) expand_kernel(Expand call) {
 }
 
 template <typename T>
-__global__ void __launch_bounds__(kThreads) invert_kernel(Invert call) {
+__global__ void __launch_bounds__(kThreads, kBlocksAtLeast) invert_kernel(Invert call) {
   for (std::int64_t row = call.first_row + warp_index(); row < call.items; row += warp_count()) {
     const std::int64_t end = call.source.offsets[row + 1];
     for (std::int64_t e = call.source.offsets[row] + lane_index(); e < end; e += 32) {
@@ -298,16 +299,17 @@ __global__ void __launch_bounds__(kThreads) invert_kernel(Invert call) {
 }
 
 template <typename T>
-__global__ void __launch_bounds__(kThreads) zero_kernel(T* data, std::int64_t count) {
+__global__ void __launch_bounds__(kThreads, kBlocksAtLeast) zero_kernel(T* data, std::int64_t count) {
   const std::int64_t step = static_cast<std::int64_t>(gridDim.x) * kThreads;
-  for (std::int64_t k = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x; k < count; k += step) {
+  for (std::int64_t k = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x; k < count;
+       k += step) {
     data[k] = T(0);
   }
 }
 
 // m of every pair. A list names a row once, so lanes never meet; lists follow each other.
 template <typename T>
-__global__ void __launch_bounds__(kThreads) overlap_kernel(Blend call) {
+__global__ void __launch_bounds__(kThreads, kBlocksAtLeast) overlap_kernel(Blend call) {
   for (std::int64_t row = warp_index(); row < call.block.rows; row += warp_count()) {
     T* shared = static_cast<T*>(call.scratch) + row * call.block.columns;
     const std::int64_t item = call.first_row + row;
@@ -325,7 +327,7 @@ __global__ void __launch_bounds__(kThreads) overlap_kernel(Blend call) {
 }
 
 template <typename T>
-__global__ void __launch_bounds__(kThreads) blend_kernel(Blend call) {
+__global__ void __launch_bounds__(kThreads, kBlocksAtLeast) blend_kernel(Blend call) {
   const std::int64_t columns = call.block.columns;
   const T rest = static_cast<T>(1 - call.lambda), lambda = static_cast<T>(call.lambda);
   const std::int64_t step = static_cast<std::int64_t>(gridDim.x) * kThreads;

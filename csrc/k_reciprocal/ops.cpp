@@ -100,18 +100,17 @@ Block checked_block(const Tensor& block, const OptionalTensor& row_terms, const 
   result.column_terms = checked_terms(column_terms, "column_terms", result.columns, block);
   result.measure = static_cast<Measure>(measure);
   result.squarings = squarings;
-  STD_TORCH_CHECK(
-      result.measure < Measure::kEuclidean || (row_terms.has_value() && column_terms.has_value()), kOp,
-      ": a measure of products needs row_terms and column_terms");
+  STD_TORCH_CHECK(result.measure < Measure::kEuclidean || (row_terms.has_value() && column_terms.has_value()),
+                  kOp, ": a measure of products needs row_terms and column_terms");
   return result;
 }
 
 template <typename Device>
 struct Implementation {
-  static void nearest(const Tensor& block, const OptionalTensor& row_terms, const OptionalTensor& column_terms,
-                      std::int64_t measure, std::int64_t squarings, bool by_column,
-                      std::int64_t first_candidate, std::int64_t self_candidate, const Tensor& distances,
-                      const Tensor& indices, const Tensor& largest) {
+  static void nearest(const Tensor& block, const OptionalTensor& row_terms,
+                      const OptionalTensor& column_terms, std::int64_t measure, std::int64_t squarings,
+                      bool by_column, std::int64_t first_candidate, std::int64_t self_candidate,
+                      const Tensor& distances, const Tensor& indices, const Tensor& largest) {
     Nearest call = {};
     call.block = checked_block(block, row_terms, column_terms, measure, squarings);
     STD_TORCH_CHECK(call.block.measure != Measure::kNone, kOp, ": nearest needs a measure");
@@ -120,9 +119,9 @@ struct Implementation {
     call.first_candidate = first_candidate;
     call.self_candidate = self_candidate;
     const std::int64_t candidates = by_column ? call.block.rows : call.block.columns;
-    STD_TORCH_CHECK(first_candidate >= 0 &&
-                        first_candidate + candidates < std::numeric_limits<std::int32_t>::max(),
-                    kOp, ": first_candidate must be in [0, 2**31 - 1 - candidates), got ", first_candidate);
+    STD_TORCH_CHECK(
+        first_candidate >= 0 && first_candidate + candidates < std::numeric_limits<std::int32_t>::max(), kOp,
+        ": first_candidate must be in [0, 2**31 - 1 - candidates), got ", first_candidate);
     check(distances, "distances", block.scalar_type(), {call.items(), -1}, block);
     call.neighbours = distances.size(1);
     STD_TORCH_CHECK(call.neighbours >= 1, kOp, ": distances must have a column at least");
@@ -237,8 +236,8 @@ struct Implementation {
     call.type = checked_type(weights, "weights");
     call.source = checked_rows<Device>(offsets, columns, weights, call.lists.items, call.lists.items,
                                        weights.scalar_type());
-    call.offsets = checked_offsets<Device>(expanded_offsets, "expanded_offsets", call.lists.items, entries,
-                                           neighbours);
+    call.offsets =
+        checked_offsets<Device>(expanded_offsets, "expanded_offsets", call.lists.items, entries, neighbours);
     Tensor new_columns = allocate(neighbours, {entries}, ScalarType::Int, kOp);
     Tensor new_weights = allocate(neighbours, {entries}, weights.scalar_type(), kOp);
     call.columns = new_columns.mutable_data_ptr<std::int32_t>();
@@ -251,8 +250,8 @@ struct Implementation {
     Invert call = {};
     call.items = offsets.numel() - 1;
     call.first_row = first_row;
-    call.source = checked_rows<Device>(offsets, columns, std::nullopt, call.items, call.items,
-                                       ScalarType::Float);
+    call.source =
+        checked_rows<Device>(offsets, columns, std::nullopt, call.items, call.items, ScalarType::Float);
     STD_TORCH_CHECK(first_row >= 0, kOp, ": first_row must not be negative, got ", first_row);
     Tensor sizes = allocate(offsets, {call.items}, ScalarType::Long, kOp);
     call.sizes = sizes.mutable_data_ptr<std::int64_t>();
@@ -260,9 +259,9 @@ struct Implementation {
     return sizes;
   }
 
-  static std::tuple<Tensor, Tensor> invert(const Tensor& offsets, const Tensor& columns, const Tensor& weights,
-                                           std::int64_t first_row, const Tensor& list_offsets,
-                                           std::int64_t entries) {
+  static std::tuple<Tensor, Tensor> invert(const Tensor& offsets, const Tensor& columns,
+                                           const Tensor& weights, std::int64_t first_row,
+                                           const Tensor& list_offsets, std::int64_t entries) {
     Invert call = {};
     call.items = offsets.numel() - 1;
     call.first_row = first_row;
