@@ -70,13 +70,20 @@ def joined(query: Tensor, gallery: Tensor, op: str) -> Tensor:
         raise ValueError(
             f"{op}: gallery must have features of query's length ({query.shape[1]}), got {gallery.shape[1]}"
         )
+    check_finite(query, "query", op)
+    check_finite(gallery, "gallery", op)
     return prepare(torch.cat([query.detach(), gallery.detach()]), op)
 
 
 def check_features(tensor: Tensor, argument: str, op: str, shape: tuple[str, str] = ("N", "D")) -> None:
+    """A float matrix with something in it."""
     _checks.check_features(tensor, argument, shape, op)
     if 0 in tensor.shape:
         raise ValueError(f"{op}: {argument} must not be empty, got shape {tuple(tensor.shape)}")
+
+
+def check_finite(tensor: Tensor, argument: str, op: str) -> None:
+    """No NaN, no infinity; the message names the first row that has one."""
     finite = torch.isfinite(tensor.detach()).all(1)
     if not bool(finite.all()):
         row = int((~finite).nonzero()[0])

@@ -26,6 +26,7 @@ from ._rerank_definition import (
     RERANK_PRESETS,
     RerankDefinition,
     check_features,
+    check_finite,
     check_numbers,
     choose_definition,
     given_neighbours,
@@ -283,6 +284,8 @@ def k_reciprocal_rerank_from_distance(
                 f"{_FROM_DISTANCE}: {name} must have shape {(size, size)} to go with q_g {tuple(q_g.shape)}, "
                 f"got {tuple(matrix.shape)}"
             )
+    for name, matrix in (("q_g", q_g), ("q_q", q_q), ("g_g", g_g)):
+        check_finite(matrix, name, _FROM_DISTANCE)
     check_numbers(k1, k2, lambda_value, jaccard, _FROM_DISTANCE)
     if topk is not None:
         _checks.check_integer(topk, "topk", 1, gallery, _FROM_DISTANCE)
@@ -356,6 +359,7 @@ def jaccard_distance(
         preset, power, normalize, include_self, None, ("encoded", "cosine"), _JACCARD
     )
     check_features(features, "features", _JACCARD)
+    check_finite(features, "features", _JACCARD)
     check_numbers(k1, k2, 0.0, jaccard, _JACCARD)
     features = prepare(features.detach(), _JACCARD)
     items = len(features)
