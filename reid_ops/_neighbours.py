@@ -40,10 +40,12 @@ class Neighbours:
     Attributes:
         indices: int32 ``(N, K)``, nearest first, -1 where there is none.
         largest: ``(N,)`` largest squared distance of each item to any other; None if not asked for.
+        distances: ``(N, K)`` squared distances to the neighbours; None if not known.
     """
 
     indices: Tensor
     largest: Tensor | None
+    distances: Tensor | None = None
 
 
 def norms_of(features: Tensor) -> Tensor:
@@ -132,7 +134,8 @@ def search(
                 by_column=True,
                 measure=EUCLIDEAN,
             )
-    return Neighbours(refine(features, state.indices, neighbours), state.largest)
+    indices, distances = refine(features, state.indices, neighbours)
+    return Neighbours(indices, state.largest, distances)
 
 
 def _blocks(items: int, queries: int, symmetric: bool, device: str) -> Iterator[tuple[slice, slice]]:
@@ -182,17 +185,19 @@ def search_index(
                 )
     candidates = torch.where(found >= 0, found + queries, -1).to(torch.int32)
     candidates = torch.cat([among_queries.indices, candidates], 1)
-    return Neighbours(refine(features, candidates, neighbours), farthest.largest if largest else None)
+    indices, distances = refine(features, candidates, neighbours)
+    return Neighbours(indices, farthest.largest if largest else None, distances)
 
 
-def refine(features: Tensor, candidates: Tensor, neighbours: int) -> Tensor:
+def refine(features: Tensor, candidates: Tensor, neighbours: int) -> tuple[Tensor, Tensor]:
     """The nearest of each row's candidates by distances computed from differences, ties by number."""
     items, width = candidates.shape
     offsets = torch.arange(0, (items + 1) * width, width, device=features.device)
     candidates = candidates.sort(dim=1).values
     distances = _dispatch.operators().k_reciprocal_pair_distances(features, offsets, candidates.flatten())
-    order = distances.view(items, width).sort(dim=1, stable=True).indices
-    return candidates.gather(1, order[:, : min(neighbours, items)]).contiguous()
+    distances, order = distances.view(items, width).sort(dim=1, stable=True)
+    places = min(neighbours, items)
+    return candidates.gather(1, order[:, :places]), distances[:, :places].contiguous()
 
 
 def search_given(q_g: Tensor, q_q: Tensor, g_g: Tensor, neighbours: int, squarings: int) -> Neighbours:

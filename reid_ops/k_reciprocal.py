@@ -386,7 +386,9 @@ def jaccard_distance(
     if not sparse:
         return output
     offsets = torch.cat([counts[0].new_zeros(1), torch.cat(counts).cumsum(0)])
-    return torch.sparse_csr_tensor(offsets, torch.cat(columns), torch.cat(values), (items, items), check_invariants=False)
+    return torch.sparse_csr_tensor(
+        offsets, torch.cat(columns), torch.cat(values), (items, items), check_invariants=False
+    )
 
 
 def _half(k1: int) -> int:

@@ -272,8 +272,6 @@ class ExactIndex:
 def test_search_by_an_index(backend: Backend, preset: str) -> None:
     q, g = clustered(9, 60, 6, backend.device)
     expected = result(q, g, preset=preset)
-    torch.testing.assert_close(
-        result(q, g, preset=preset, index=ExactIndex(g)), expected, rtol=0, atol=1e-12
-    )
+    torch.testing.assert_close(result(q, g, preset=preset, index=ExactIndex(g)), expected, rtol=0, atol=1e-12)
     poor = result(q, g, preset=preset, index=ExactIndex(g, lost=10))
     assert poor.isfinite().all() and not torch.equal(poor, expected)

@@ -154,7 +154,9 @@ def test_more_items_than_32_bits_square(backend: Backend) -> None:
     indices = torch.stack([torch.arange(items, dtype=torch.int32), partner], 1).to(backend.device)
     features = (torch.arange(items) // 2).double()[:, None] + 0.1 * (torch.arange(items) % 2)[:, None]
     features = features.to(backend.device)
-    found = reid_ops.Neighbours(indices, torch.full((items,), float(items) ** 2, device=backend.device).double())
+    found = reid_ops.Neighbours(
+        indices, torch.full((items,), float(items) ** 2, device=backend.device).double()
+    )
     queries = 3
     values, ranked = reid_ops.k_reciprocal_rerank(
         features[-queries:].flip(0),
@@ -271,7 +273,9 @@ def test_bad_input(name: str) -> None:
 def test_bad_distances() -> None:
     q_g, q_q, g_g = torch.rand(2, 5), torch.rand(2, 2), torch.rand(5, 5)
     rerank = reid_ops.k_reciprocal_rerank_from_distance
-    with pytest.raises(ValueError, match=r"g_g must have shape \(5, 5\) to go with q_g \(2, 5\), got \(4, 4\)"):
+    with pytest.raises(
+        ValueError, match=r"g_g must have shape \(5, 5\) to go with q_g \(2, 5\), got \(4, 4\)"
+    ):
         rerank(q_g, q_q, g_g[:4, :4])
     with pytest.raises(ValueError, match=r"q_q must be finite, got NaN or infinity in row 1"):
         rerank(q_g, torch.tensor([[0.0, 1.0], [float("nan"), 0.0]]), g_g)
