@@ -18,7 +18,7 @@ NOT_ITSELF = -(1 << 62)
 # Search keeps so many more than asked for, because products of float32 rows order near-ties by rounding;
 # distances of those kept are then computed from differences and decide.
 _SLACK = 4
-_CPU_BLOCK = (512, 4096)  # rows and columns: 8 MiB of float32, which stays in a shared cache
+_CPU_BLOCK = (512, 2048)  # rows and columns: 4 MiB of float32, which stays in a shared cache
 _CUDA_BLOCK = (4096, 32768)
 
 
@@ -91,6 +91,23 @@ class State:
         )
 
 
+def inner_products(rows: Tensor, columns: Tensor, out: Tensor | None = None) -> Tensor:
+    """All inner products of two sets of rows.
+
+    On the CPU oneDNN's float32 product is taken where torch has it: as fast as torch.mm on Intel's
+    processors, where that is MKL's, and twice as fast on AMD's.
+    """
+    large = rows.numel() * len(columns) >= 1 << 22
+    if rows.device.type == "cpu" and rows.dtype == torch.float32 and large and _has_onednn():
+        product = torch.ops.aten.mkldnn_linear(rows.to_mkldnn(), columns.to_mkldnn()).to_dense()
+        return product if out is None else out.copy_(product)
+    return torch.mm(rows, columns.t(), out=out)
+
+
+def _has_onednn() -> bool:
+    return torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled
+
+
 def search(
     features: Tensor, neighbours: int, *, queries: int = 0, products: Tensor | None = None
 ) -> Neighbours:
@@ -103,16 +120,11 @@ def search(
     state = State(items, min(neighbours + _SLACK, items), features)
     norms = norms_of(features)
     symmetric = features.device.type == "cpu"
-    buffer = features.new_empty(0)
     for rows, columns in _blocks(items, queries, symmetric, features.device.type):
-        shape = (rows.stop - rows.start, columns.stop - columns.start)
+        kept = None
         if products is not None and rows.stop <= queries <= columns.start:
-            block = products[rows, columns.start - queries : columns.stop - queries]
-        else:
-            if buffer.numel() < shape[0] * shape[1]:
-                buffer = features.new_empty(shape[0] * shape[1])
-            block = buffer[: shape[0] * shape[1]].view(shape)
-        torch.mm(features[rows], features[columns].t(), out=block)
+            kept = products[rows, columns.start - queries : columns.stop - queries]
+        block = inner_products(features[rows], features[columns], kept)
         state.merge(
             block,
             rows.start,

@@ -15,6 +15,7 @@ from ._neighbours import (
     Neighbours,
     SearchIndex,
     gather_given,
+    inner_products,
     norms_of,
     search,
     search_given,
@@ -113,7 +114,8 @@ def k_reciprocal_rerank(
 
     Returns:
         ``(Q, G)`` distances, or with ``topk`` ``(values, indices)``, each ``(Q, topk)``, ascending, indices
-        int64 rows of ``gallery``. Deterministic, whatever the number of threads. Not differentiable. The
+        int64 rows of ``gallery``. Deterministic; from the same neighbours also across numbers of threads,
+            where only torch's matrix product may round differently. Not differentiable. The
         sizes of the sparse rows are read from the device, so it cannot be captured in a CUDA graph.
 
     Raises:
@@ -167,7 +169,7 @@ def k_reciprocal_rerank(
 
     def blended(rows: slice, block: Tensor, filled: bool) -> Tensor:
         if needs_products and not filled:
-            torch.mm(features[rows], features[queries:].t(), out=block)
+            inner_products(features[rows], features[queries:], block)
         measured = Measured(
             block,
             COSINE if cosine else EUCLIDEAN,
