@@ -162,7 +162,7 @@ def _reciprocal(rank: Array, item: int, places: int) -> Array:
 
 def _encodings(rank: Array, distance: Any, dense: bool, dtype: Any) -> Any:
     """Rows of V: a dense matrix, or a list of (columns, weights)."""
-    matrix = np.zeros((len(rank), len(rank)), dtype) if dense else []
+    matrix: Any = np.zeros((len(rank), len(rank)), dtype) if dense else []
     for item in range(len(rank)):
         reciprocal = _reciprocal(rank, item, K1 + 1)
         expanded = reciprocal

@@ -105,7 +105,7 @@ def inner_products(rows: Tensor, columns: Tensor, out: Tensor | None = None) -> 
 
 
 def _has_onednn() -> bool:
-    return torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled
+    return bool(torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled)
 
 
 def search(

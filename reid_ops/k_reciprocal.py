@@ -114,9 +114,9 @@ def k_reciprocal_rerank(
 
     Returns:
         ``(Q, G)`` distances, or with ``topk`` ``(values, indices)``, each ``(Q, topk)``, ascending, indices
-        int64 rows of ``gallery``. Deterministic; from the same neighbours also across numbers of threads,
-            where only torch's matrix product may round differently. Not differentiable. The
-        sizes of the sparse rows are read from the device, so it cannot be captured in a CUDA graph.
+        int64 rows of ``gallery``. Deterministic; other numbers of threads can only make torch's
+        matrix products round differently. Not differentiable. The sizes of the sparse rows are read from
+        the device, so it cannot be captured in a CUDA graph.
 
     Raises:
         TypeError: an argument is of the wrong type or dtype.

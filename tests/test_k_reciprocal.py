@@ -196,6 +196,21 @@ def test_duplicates_tie_by_index(backend: Backend, copies: int) -> None:
         assert torch.equal(indices, expected.indices[:, :30])
 
 
+def test_many_copies_tie_by_index(backend: Backend) -> None:
+    """More copies of an item than a list has places, with features that round."""
+    items, dimension, copies = (140, 33, 30) if backend.is_emulated else (1003, 33, 40)
+    distinct = torch.randn(-(-items // copies), dimension)
+    features = distinct.repeat_interleave(copies, 0)[torch.randperm(items)].to(backend.device)
+    rank = torch.cdist(features, features, compute_mode="donot_use_mm_for_euclid_dist")
+    rank = rank.argsort(dim=1, stable=True)[:, :21]
+    found = reid_ops.rerank_neighbours(features[:20], features[20:])
+    assert torch.equal(found.indices.long(), rank)
+    expected = reference.k_reciprocal_rerank(features[:20].double(), features[20:].double())
+    torch.testing.assert_close(
+        result(features[:20], features[20:]).double(), expected, rtol=0, atol=1e-5
+    )
+
+
 def test_all_items_equal(backend: Backend) -> None:
     """Every distance 0: nothing to divide by."""
     ones = torch.ones(9, 4, device=backend.device)
