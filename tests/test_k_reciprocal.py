@@ -206,9 +206,7 @@ def test_many_copies_tie_by_index(backend: Backend) -> None:
     found = reid_ops.rerank_neighbours(features[:20], features[20:])
     assert torch.equal(found.indices.long(), rank)
     expected = reference.k_reciprocal_rerank(features[:20].double(), features[20:].double())
-    torch.testing.assert_close(
-        result(features[:20], features[20:]).double(), expected, rtol=0, atol=1e-5
-    )
+    torch.testing.assert_close(result(features[:20], features[20:]).double(), expected, rtol=0, atol=1e-5)
 
 
 def test_all_items_equal(backend: Backend) -> None:
