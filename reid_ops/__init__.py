@@ -6,29 +6,46 @@ same name in :mod:`reid_ops.reference`.
 
 from . import reference
 from ._extension import build_info, is_available
+from ._neighbours import Neighbours, SearchIndex
 from ._version import __version__
 from .augmentation import augment
 from .erasing_transforms import RandomErasing, RandomPolygonErasing
 from .hsgm import HSGM
+from .k_reciprocal import (
+    RERANK_PRESETS,
+    RerankDefinition,
+    jaccard_distance,
+    k_reciprocal_rerank,
+    k_reciprocal_rerank_from_distance,
+    rerank_neighbours,
+)
 from .part_correlation import CSNSimilarity, PartCorrelation, csn_similarity, part_correlation
 from .polygon_erasing import occlude, polygon_erase, random_erase
 from .similarity_graph import similarity_graph
 
 __all__ = [
     "HSGM",
+    "RERANK_PRESETS",
     "CSNSimilarity",
+    "Neighbours",
     "PartCorrelation",
     "RandomErasing",
     "RandomPolygonErasing",
+    "RerankDefinition",
+    "SearchIndex",
     "__version__",
     "augment",
     "build_info",
     "csn_similarity",
     "is_available",
+    "jaccard_distance",
+    "k_reciprocal_rerank",
+    "k_reciprocal_rerank_from_distance",
     "occlude",
     "part_correlation",
     "polygon_erase",
     "random_erase",
     "reference",
+    "rerank_neighbours",
     "similarity_graph",
 ]

@@ -5,6 +5,7 @@ on them.
 """
 
 from .augmentation import augment
+from .k_reciprocal import jaccard_distance, k_reciprocal_rerank, k_reciprocal_rerank_from_distance
 from .part_correlation import csn_similarity, part_correlation
 from .polygon_erasing import occlude, polygon_erase, random_erase
 from .similarity_graph import average_pool, hsgm, similarity_graph
@@ -14,6 +15,9 @@ __all__ = [
     "average_pool",
     "csn_similarity",
     "hsgm",
+    "jaccard_distance",
+    "k_reciprocal_rerank",
+    "k_reciprocal_rerank_from_distance",
     "occlude",
     "part_correlation",
     "polygon_erase",

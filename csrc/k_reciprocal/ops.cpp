@@ -1,0 +1,368 @@
+// k_reciprocal: checks, allocation and dispatch. The op's only torch-aware file.
+//
+// Sizes of sparse results are known only after counting, so each such stage is two operators: one that
+// counts and one that fills `entries` places. None reads device data on the host.
+#include <algorithm>
+#include <limits>
+
+#include "common/torch_glue.h"
+#include "k_reciprocal/kernels.h"
+
+namespace reid_ops::k_reciprocal {
+namespace {
+
+using OptionalTensor = std::optional<Tensor>;
+constexpr const char* kOp = "k_reciprocal";
+
+DataType checked_type(const Tensor& tensor, const char* name) {
+  const DataType type = data_type_of(tensor, kOp, name);
+  STD_TORCH_CHECK(type == DataType::kFloat32 || type == DataType::kFloat64, kOp, ": ", name,
+                  " must be float32 or float64");
+  return type;
+}
+
+// A contiguous tensor of a type and shape (-1: any size), on the device of `like`.
+void check(const Tensor& tensor, const char* name, ScalarType type, const std::vector<std::int64_t>& shape,
+           const Tensor& like) {
+  bool fits = tensor.dim() == static_cast<std::int64_t>(shape.size());
+  for (std::size_t k = 0; fits && k < shape.size(); ++k) {
+    fits = shape[k] < 0 || tensor.size(static_cast<std::int64_t>(k)) == shape[k];
+  }
+  STD_TORCH_CHECK(fits, kOp, ": ", name, " has the wrong shape ", shape_of(tensor));
+  STD_TORCH_CHECK(tensor.scalar_type() == type, kOp, ": ", name, " has the wrong dtype");
+  STD_TORCH_CHECK(tensor.is_contiguous(), kOp, ": ", name, " must be contiguous");
+  STD_TORCH_CHECK(tensor.is_cuda() == like.is_cuda() && tensor.get_device_index() == like.get_device_index(),
+                  kOp, ": ", name, " must be on the device of the other tensors");
+}
+
+const void* checked_terms(const OptionalTensor& tensor, const char* name, std::int64_t size,
+                          const Tensor& like) {
+  if (!tensor.has_value()) return nullptr;
+  check(*tensor, name, like.scalar_type(), {size}, like);
+  return tensor->const_data_ptr();
+}
+
+Lists checked_lists(const Tensor& neighbours) {
+  check(neighbours, "neighbours", ScalarType::Int, {-1, -1}, neighbours);
+  STD_TORCH_CHECK(neighbours.size(0) < std::numeric_limits<std::int32_t>::max(), kOp,
+                  ": at most 2**31 - 2 items");
+  return {neighbours.const_data_ptr<std::int32_t>(), neighbours.size(0), neighbours.size(1)};
+}
+
+// Offsets of `items` rows with `entries` entries in all. What they say can be looked at on the host only;
+// on a device (an emulated one too) that would mean waiting for it.
+template <typename Device>
+const std::int64_t* checked_offsets(const Tensor& offsets, const char* name, std::int64_t items,
+                                    std::int64_t entries, const Tensor& like) {
+  check(offsets, name, ScalarType::Long, {items + 1}, like);
+  const std::int64_t* data = offsets.const_data_ptr<std::int64_t>();
+  if constexpr (Device::kOnHost) {
+    bool ascending = data[0] == 0 && data[items] == entries;
+    for (std::int64_t k = 0; k < items; ++k) ascending &= data[k] <= data[k + 1];
+    STD_TORCH_CHECK(ascending, kOp, ": ", name, " must ascend from 0 to the number of entries, ", entries);
+  }
+  return data;
+}
+
+template <typename Device>
+SparseRows checked_rows(const Tensor& offsets, const Tensor& columns, const OptionalTensor& weights,
+                        std::int64_t items, std::int64_t numbers, ScalarType type) {
+  check(columns, "columns", ScalarType::Int, {-1}, offsets);
+  SparseRows rows = {checked_offsets<Device>(offsets, "offsets", items, columns.numel(), offsets),
+                     columns.const_data_ptr<std::int32_t>(), nullptr};
+  if constexpr (Device::kOnHost) {
+    bool inside = true;
+    for (std::int64_t e = 0; e < columns.numel(); ++e) {
+      inside &= rows.columns[e] >= 0 && rows.columns[e] < numbers;
+    }
+    STD_TORCH_CHECK(inside, kOp, ": columns must be in [0, ", numbers, ")");
+  }
+  if (weights.has_value()) {
+    check(*weights, "weights", type, {columns.numel()}, offsets);
+    rows.weights = weights->const_data_ptr();
+  }
+  return rows;
+}
+
+Block checked_block(const Tensor& block, const OptionalTensor& row_terms, const OptionalTensor& column_terms,
+                    std::int64_t measure, std::int64_t squarings) {
+  checked_type(block, "block");
+  STD_TORCH_CHECK(block.dim() == 2 && (block.size(1) <= 1 || block.stride(1) == 1), kOp,
+                  ": block must be a matrix with adjacent columns, got shape ", shape_of(block));
+  STD_TORCH_CHECK(measure >= 0 && measure <= 3, kOp, ": measure must be in [0, 3], got ", measure);
+  STD_TORCH_CHECK(squarings >= 0 && squarings <= 2, kOp, ": squarings must be in [0, 2], got ", squarings);
+  Block result = {};
+  result.values = block.const_data_ptr();
+  result.rows = block.size(0);
+  result.columns = block.size(1);
+  result.stride = block.stride(0);
+  result.row_terms = checked_terms(row_terms, "row_terms", result.rows, block);
+  result.column_terms = checked_terms(column_terms, "column_terms", result.columns, block);
+  result.measure = static_cast<Measure>(measure);
+  result.squarings = squarings;
+  STD_TORCH_CHECK(result.measure < Measure::kEuclidean || (row_terms.has_value() && column_terms.has_value()),
+                  kOp, ": a measure of products needs row_terms and column_terms");
+  return result;
+}
+
+template <typename Device>
+struct Implementation {
+  static void nearest(const Tensor& block, const OptionalTensor& row_terms,
+                      const OptionalTensor& column_terms, std::int64_t measure, std::int64_t squarings,
+                      bool by_column, std::int64_t first_candidate, std::int64_t self_candidate,
+                      const Tensor& distances, const Tensor& indices, const Tensor& largest) {
+    Nearest call = {};
+    call.block = checked_block(block, row_terms, column_terms, measure, squarings);
+    STD_TORCH_CHECK(call.block.measure != Measure::kNone, kOp, ": nearest needs a measure");
+    call.type = checked_type(block, "block");
+    call.by_column = by_column;
+    call.first_candidate = first_candidate;
+    call.self_candidate = self_candidate;
+    const std::int64_t candidates = by_column ? call.block.rows : call.block.columns;
+    STD_TORCH_CHECK(
+        first_candidate >= 0 && first_candidate + candidates < std::numeric_limits<std::int32_t>::max(), kOp,
+        ": first_candidate must be in [0, 2**31 - 1 - candidates), got ", first_candidate);
+    check(distances, "distances", block.scalar_type(), {call.items(), -1}, block);
+    call.neighbours = distances.size(1);
+    STD_TORCH_CHECK(call.neighbours >= 1, kOp, ": distances must have a column at least");
+    check(indices, "indices", ScalarType::Int, {call.items(), call.neighbours}, block);
+    check(largest, "largest", block.scalar_type(), {call.items()}, block);
+    call.distances = distances.mutable_data_ptr();
+    call.indices = indices.mutable_data_ptr<std::int32_t>();
+    call.largest = largest.mutable_data_ptr();
+    if (block.numel() > 0) Device::run(call, block);
+  }
+
+  static Tensor reverse_ranks(const Tensor& neighbours) {
+    ReverseRanks call = {};
+    call.lists = checked_lists(neighbours);
+    Tensor reverse = allocate(neighbours, {call.lists.items, call.lists.length}, ScalarType::Int, kOp);
+    call.reverse = reverse.mutable_data_ptr<std::int32_t>();
+    if (reverse.numel() > 0) Device::run(call, neighbours);
+    return reverse;
+  }
+
+  // Counts without `offsets`, fills with them.
+  static Tensor any_sets(const Tensor& neighbours, const Tensor& reverse, const OptionalTensor& offsets,
+                         std::int64_t entries, std::int64_t list, std::int64_t half) {
+    Sets call = {};
+    call.lists = checked_lists(neighbours);
+    check(reverse, "reverse", ScalarType::Int, {call.lists.items, call.lists.length}, neighbours);
+    STD_TORCH_CHECK(list >= 1 && half >= 1, kOp, ": list and half must be at least 1");
+    call.reverse = reverse.const_data_ptr<std::int32_t>();
+    call.list = std::min(list, call.lists.length);
+    call.half = std::min(half, call.lists.length);
+    Tensor result = allocate(neighbours, {offsets.has_value() ? entries : call.lists.items},
+                             offsets.has_value() ? ScalarType::Int : ScalarType::Long, kOp);
+    if (call.lists.items == 0) return result;
+    if (offsets.has_value()) {
+      call.offsets = checked_offsets<Device>(*offsets, "offsets", call.lists.items, entries, neighbours);
+      if (entries == 0) return result;
+      call.columns = result.mutable_data_ptr<std::int32_t>();
+    } else {
+      call.sizes = result.mutable_data_ptr<std::int64_t>();
+    }
+    std::optional<Tensor> scratch;
+    if constexpr (!Device::kOnHost) {
+      const std::int64_t capacity = std::max<std::int64_t>(1, call.capacity());
+      call.scratch_rows = std::clamp<std::int64_t>((std::int64_t{1} << 22) / capacity, 1, 8192);
+      call.scratch_rows = std::min(call.scratch_rows, call.lists.items);
+      scratch = allocate(neighbours, {call.scratch_rows, capacity}, ScalarType::Int, kOp);
+      call.scratch = scratch->mutable_data_ptr<std::int32_t>();
+    }
+    Device::run(call, neighbours);
+    return result;
+  }
+
+  static Tensor set_sizes(const Tensor& neighbours, const Tensor& reverse, std::int64_t list,
+                          std::int64_t half) {
+    return any_sets(neighbours, reverse, std::nullopt, 0, list, half);
+  }
+  static Tensor sets(const Tensor& neighbours, const Tensor& reverse, const Tensor& offsets,
+                     std::int64_t entries, std::int64_t list, std::int64_t half) {
+    return any_sets(neighbours, reverse, offsets, entries, list, half);
+  }
+
+  static Tensor pair_distances(const Tensor& features, const Tensor& offsets, const Tensor& columns) {
+    PairDistances call = {};
+    call.type = checked_type(features, "features");
+    check(features, "features", features.scalar_type(), {-1, -1}, features);
+    check(columns, "columns", ScalarType::Int, {-1}, features);
+    call.features = features.const_data_ptr();
+    call.items = features.size(0);
+    call.dimension = features.size(1);
+    call.offsets = checked_offsets<Device>(offsets, "offsets", call.items, columns.numel(), features);
+    call.columns = columns.const_data_ptr<std::int32_t>();
+    Tensor distances = allocate(features, {columns.numel()}, features.scalar_type(), kOp);
+    call.distances = distances.mutable_data_ptr();
+    if (distances.numel() > 0) Device::run(call, features);
+    return distances;
+  }
+
+  static Tensor encode(const Tensor& distances, const Tensor& scale, const Tensor& offsets) {
+    Encode call = {};
+    call.type = checked_type(distances, "distances");
+    check(distances, "distances", distances.scalar_type(), {-1}, distances);
+    check(scale, "scale", distances.scalar_type(), {-1}, distances);
+    call.items = scale.numel();
+    call.distances = distances.const_data_ptr();
+    call.scale = scale.const_data_ptr();
+    call.offsets = checked_offsets<Device>(offsets, "offsets", call.items, distances.numel(), distances);
+    Tensor weights = allocate(distances, {distances.numel()}, distances.scalar_type(), kOp);
+    call.weights = weights.mutable_data_ptr();
+    if (weights.numel() > 0) Device::run(call, distances);
+    return weights;
+  }
+
+  static Tensor expand_sizes(const Tensor& neighbours, const Tensor& offsets, const Tensor& columns,
+                             std::int64_t members) {
+    Expand call = {};
+    call.lists = checked_lists(neighbours);
+    call.members = members;
+    call.source = checked_rows<Device>(offsets, columns, std::nullopt, call.lists.items, call.lists.items,
+                                       ScalarType::Float);
+    Tensor sizes = allocate(neighbours, {call.lists.items}, ScalarType::Long, kOp);
+    call.sizes = sizes.mutable_data_ptr<std::int64_t>();
+    if (sizes.numel() > 0) Device::run(call, neighbours);
+    return sizes;
+  }
+
+  static std::tuple<Tensor, Tensor> expand(const Tensor& neighbours, const Tensor& offsets,
+                                           const Tensor& columns, const Tensor& weights, std::int64_t members,
+                                           const Tensor& expanded_offsets, std::int64_t entries) {
+    Expand call = {};
+    call.lists = checked_lists(neighbours);
+    call.members = members;
+    call.type = checked_type(weights, "weights");
+    call.source = checked_rows<Device>(offsets, columns, weights, call.lists.items, call.lists.items,
+                                       weights.scalar_type());
+    call.offsets =
+        checked_offsets<Device>(expanded_offsets, "expanded_offsets", call.lists.items, entries, neighbours);
+    Tensor new_columns = allocate(neighbours, {entries}, ScalarType::Int, kOp);
+    Tensor new_weights = allocate(neighbours, {entries}, weights.scalar_type(), kOp);
+    call.columns = new_columns.mutable_data_ptr<std::int32_t>();
+    call.weights = new_weights.mutable_data_ptr();
+    if (entries > 0) Device::run(call, neighbours);
+    return {new_columns, new_weights};
+  }
+
+  static Tensor invert_sizes(const Tensor& offsets, const Tensor& columns, std::int64_t first_row) {
+    Invert call = {};
+    call.items = offsets.numel() - 1;
+    call.first_row = first_row;
+    call.source =
+        checked_rows<Device>(offsets, columns, std::nullopt, call.items, call.items, ScalarType::Float);
+    STD_TORCH_CHECK(first_row >= 0, kOp, ": first_row must not be negative, got ", first_row);
+    Tensor sizes = allocate(offsets, {call.items}, ScalarType::Long, kOp);
+    call.sizes = sizes.mutable_data_ptr<std::int64_t>();
+    if (call.items > 0) Device::run(call, offsets);
+    return sizes;
+  }
+
+  static std::tuple<Tensor, Tensor> invert(const Tensor& offsets, const Tensor& columns,
+                                           const Tensor& weights, std::int64_t first_row,
+                                           const Tensor& list_offsets, std::int64_t entries) {
+    Invert call = {};
+    call.items = offsets.numel() - 1;
+    call.first_row = first_row;
+    call.type = checked_type(weights, "weights");
+    STD_TORCH_CHECK(first_row >= 0, kOp, ": first_row must not be negative, got ", first_row);
+    call.source =
+        checked_rows<Device>(offsets, columns, weights, call.items, call.items, weights.scalar_type());
+    call.offsets = checked_offsets<Device>(list_offsets, "list_offsets", call.items, entries, offsets);
+    Tensor rows = allocate(offsets, {entries}, ScalarType::Int, kOp);
+    Tensor list_weights = allocate(offsets, {entries}, weights.scalar_type(), kOp);
+    Tensor cursor = allocate(offsets, {Device::kOnHost ? 0 : call.items}, ScalarType::Long, kOp);
+    call.rows = rows.mutable_data_ptr<std::int32_t>();
+    call.weights = list_weights.mutable_data_ptr();
+    call.sizes = cursor.mutable_data_ptr<std::int64_t>();
+    if (entries > 0) Device::run(call, offsets);
+    return {rows, list_weights};
+  }
+
+  static void blend(const Tensor& block, const OptionalTensor& row_terms, const OptionalTensor& column_terms,
+                    std::int64_t measure, std::int64_t squarings, const OptionalTensor& scale,
+                    const Tensor& offsets, const Tensor& columns, const Tensor& weights,
+                    std::int64_t first_row, const Tensor& list_offsets, const Tensor& list_rows,
+                    const Tensor& list_weights, const OptionalTensor& row_sums,
+                    const OptionalTensor& column_sums, double lambda) {
+    Blend call = {};
+    call.block = checked_block(block, row_terms, column_terms, measure, squarings);
+    call.type = checked_type(block, "block");
+    call.output = block.mutable_data_ptr();
+    call.scale = checked_terms(scale, "scale", call.block.rows, block);
+    const std::int64_t items = offsets.numel() - 1;
+    call.rows = checked_rows<Device>(offsets, columns, weights, items, items, block.scalar_type());
+    call.first_row = first_row;
+    STD_TORCH_CHECK(first_row >= 0 && first_row + call.block.rows <= items, kOp, ": rows from ", first_row,
+                    " on must lie in [0, ", items, "]");
+    call.inverse = checked_rows<Device>(list_offsets, list_rows, list_weights, items, call.block.columns,
+                                        block.scalar_type());
+    STD_TORCH_CHECK(row_sums.has_value() == column_sums.has_value(), kOp,
+                    ": row_sums and column_sums come together");
+    call.row_sums = checked_terms(row_sums, "row_sums", call.block.rows, block);
+    call.column_sums = checked_terms(column_sums, "column_sums", call.block.columns, block);
+    call.lambda = lambda;
+    if (block.numel() == 0) return;
+    std::optional<Tensor> scratch;
+    if constexpr (!Device::kOnHost) {
+      scratch = allocate(block, {call.block.rows, call.block.columns}, block.scalar_type(), kOp);
+      call.scratch = scratch->mutable_data_ptr();
+    }
+    Device::run(call, block);
+  }
+};
+
+#if !defined(REID_OPS_EMULATION)
+struct Cpu {
+  static constexpr bool kOnHost = true;
+  template <typename Call>
+  static void run(const Call& call, const Tensor&) {
+    run_on_cpu(call);
+  }
+};
+#endif
+
+#if defined(REID_OPS_WITH_CUDA) || defined(REID_OPS_EMULATION)
+struct Cuda {
+  static constexpr bool kOnHost = false;
+  template <typename Call>
+  static void run(const Call& call, const Tensor& tensor) {
+    run_on_cuda(call, tensor, kOp);
+  }
+};
+#endif
+
+template <typename Device>
+void register_implementation(torch::stable::detail::StableLibrary& library) {
+  using Ops = Implementation<Device>;
+  library.impl("k_reciprocal_nearest", TORCH_BOX(&Ops::nearest));
+  library.impl("k_reciprocal_reverse_ranks", TORCH_BOX(&Ops::reverse_ranks));
+  library.impl("k_reciprocal_set_sizes", TORCH_BOX(&Ops::set_sizes));
+  library.impl("k_reciprocal_sets", TORCH_BOX(&Ops::sets));
+  library.impl("k_reciprocal_pair_distances", TORCH_BOX(&Ops::pair_distances));
+  library.impl("k_reciprocal_encode", TORCH_BOX(&Ops::encode));
+  library.impl("k_reciprocal_expand_sizes", TORCH_BOX(&Ops::expand_sizes));
+  library.impl("k_reciprocal_expand", TORCH_BOX(&Ops::expand));
+  library.impl("k_reciprocal_invert_sizes", TORCH_BOX(&Ops::invert_sizes));
+  library.impl("k_reciprocal_invert", TORCH_BOX(&Ops::invert));
+  library.impl("k_reciprocal_blend", TORCH_BOX(&Ops::blend));
+}
+
+}  // namespace
+}  // namespace reid_ops::k_reciprocal
+
+#if defined(REID_OPS_EMULATION)
+STABLE_TORCH_LIBRARY_IMPL(reid_ops_emulated, CPU, library) {
+  reid_ops::k_reciprocal::register_implementation<reid_ops::k_reciprocal::Cuda>(library);
+}
+#else
+STABLE_TORCH_LIBRARY_IMPL(reid_ops, CPU, library) {
+  reid_ops::k_reciprocal::register_implementation<reid_ops::k_reciprocal::Cpu>(library);
+}
+#if defined(REID_OPS_WITH_CUDA)
+STABLE_TORCH_LIBRARY_IMPL(reid_ops, CUDA, library) {
+  reid_ops::k_reciprocal::register_implementation<reid_ops::k_reciprocal::Cuda>(library);
+}
+#endif
+#endif
