@@ -4,18 +4,33 @@ Every operator is a function here, an ``nn.Module`` beside it, and a pure PyTorc
 same name in :mod:`reid_ops.reference`.
 """
 
-from . import reference
+from . import metrics, reference
 from ._extension import build_info, is_available
 from ._version import __version__
 from .part_correlation import CSNSimilarity, PartCorrelation, csn_similarity, part_correlation
+from .rankers import (
+    XQDA,
+    EuclideanRanker,
+    MahalanobisRanker,
+    expand_queries,
+    flip_average,
+    pairwise_distance,
+)
 
 __all__ = [
+    "XQDA",
     "CSNSimilarity",
+    "EuclideanRanker",
+    "MahalanobisRanker",
     "PartCorrelation",
     "__version__",
     "build_info",
     "csn_similarity",
+    "expand_queries",
+    "flip_average",
     "is_available",
+    "metrics",
+    "pairwise_distance",
     "part_correlation",
     "reference",
 ]
