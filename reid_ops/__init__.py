@@ -16,11 +16,13 @@ from .rankers import (
     flip_average,
     pairwise_distance,
 )
+from .search import GalleryIndex
 
 __all__ = [
     "XQDA",
     "CSNSimilarity",
     "EuclideanRanker",
+    "GalleryIndex",
     "MahalanobisRanker",
     "PartCorrelation",
     "__version__",

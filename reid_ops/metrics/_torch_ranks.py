@@ -11,7 +11,7 @@ from torch import Tensor
 from .report import Measures
 
 # Elements of the largest temporary; a GPU wants larger blocks than a cache does.
-_BLOCK = {"cpu": 1 << 20, "cuda": 1 << 24}
+_BLOCK = {"cpu": 1 << 18, "cuda": 1 << 24}
 
 
 @dataclass(frozen=True)
