@@ -20,7 +20,7 @@ from .rows import NO_CAMERA, Rows, check_features
 
 _OP = "GalleryIndex"
 _METRICS = ("cosine", "euclidean")
-_REBUILD_GROWTH = 4  # an approximate index is trained anew when the gallery has grown so many times
+_REBUILD_GROWTH = 2  # an approximate index is trained anew when the gallery has grown so many times
 _FEW = 0.05  # a filter that leaves a smaller share is searched exactly
 _LEAST_COUNTED, _MOST_COUNTED = 10, 100  # neighbours that recall counts, around the k of the first search
 _SAMPLE = 256  # gallery items that recall is measured with
