@@ -55,6 +55,11 @@ def oracle(
     return (-scores if metric == "cosine" else scores), slots
 
 
+def overlap(found: np.ndarray, truth: np.ndarray) -> float:
+    """Share of the true entries that were found."""
+    return float((found[:, :, None] == truth[:, None, :]).any(1).mean())
+
+
 def assert_found(found: tuple[Any, Any], expected: tuple[np.ndarray, np.ndarray]) -> None:
     np.testing.assert_array_equal(np.asarray(found[1]), expected[1])
     np.testing.assert_allclose(np.asarray(found[0]), expected[0], rtol=2e-6, atol=2e-6)
@@ -160,6 +165,7 @@ def test_cuda(metric: str) -> None:
 # ------------------------------------------------------------------------------------ change and filter
 
 
+@pytest.mark.filterwarnings("ignore:GalleryIndex")  # codes of 16 values don't reach 0.99
 @pytest.mark.parametrize("kind", ["flat", *APPROXIMATE])
 def test_add_remove_update_against_a_dictionary(kind: str) -> None:
     chance = np.random.default_rng(3)
@@ -196,7 +202,7 @@ def test_add_remove_update_against_a_dictionary(kind: str) -> None:
             if kind == "flat":
                 np.testing.assert_array_equal(found, expected)
             else:
-                assert (found == expected).mean() > 0.6
+                assert overlap(found, expected) > 0.7
                 assert np.isin(found, index.ids).all()
 
 
@@ -223,7 +229,7 @@ def test_filters(kind: str, metric: str) -> None:
         if kind == "flat" or allowed.sum(1).max() <= 20:
             assert_found(found, expected)
         else:
-            assert (found[1] == expected[1]).mean() > 0.8
+            assert overlap(found[1], expected[1]) > 0.9
             rows, columns = np.nonzero(found[1] >= 0)
             assert allowed[rows, found[1][rows, columns]].all()
 
@@ -251,8 +257,7 @@ def test_recall_target_is_reached_and_reported(kind: str, metric: str) -> None:
     assert report.reached and report.recall >= 0.95 and (report.k, report.sample) == (10, 200)
     found = index.search(query, 10)[1]
     truth = oracle(query, gallery, 10, metric)[1]
-    recall = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found, truth, strict=True)])
-    assert recall == pytest.approx(report.recall, abs=0.005)
+    assert overlap(found, truth) == pytest.approx(report.recall, abs=0.005)
     # a lower target is not dearer
     cheap = GalleryIndex(32, metric=metric, kind=kind, recall=0.5)
     cheap.add(gallery)

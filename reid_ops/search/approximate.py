@@ -13,6 +13,7 @@ KINDS = ("ivf", "ivfpq", "hnsw")
 
 # Candidates taken per result wanted, before exact scores choose: codes of a few bytes mislead, vectors don't.
 _REFINE = {"ivf": 1, "ivfpq": 10, "hnsw": 1}
+_LEAST_REFINED = 100  # of them at least, where they are chosen by codes
 _LINKS = 32  # of an HNSW node
 _BUILD_EFFORT = 128
 _LEAST_FOR_BYTES = 39 * 256  # items that 256 centroids per sub-quantiser want
@@ -113,7 +114,8 @@ class Approximate:
     def candidates(self, query: np.ndarray, k: int, allowed: np.ndarray | None) -> np.ndarray:
         """Positions ``(Q, m)``, m >= k, -1 for none; not in order."""
         faiss = import_faiss()
-        wanted = min(_REFINE[self.kind] * k, int(self.index.ntotal))
+        wanted = max(_REFINE[self.kind] * k, _LEAST_REFINED if self.kind == "ivfpq" else k)
+        wanted = min(wanted, int(self.index.ntotal))
         if self._gpu is not None and allowed is None:
             faiss.GpuParameterSpace().set_index_parameter(self._gpu, "nprobe", self.effort)
             return self._gpu.search(query, wanted)[1]
