@@ -5,9 +5,9 @@
 #include <cstddef>
 #include <exception>
 #include <mutex>
-#include <numeric>
 #include <system_error>
 #include <thread>
+#include <utility>
 
 #include "common/instruction_set.h"
 
@@ -153,16 +153,16 @@ class RowRanker {
 }  // namespace
 
 void Groups::build(const std::int64_t* values, std::int64_t size) {
-  positions_.resize(static_cast<std::size_t>(size));
-  std::iota(positions_.begin(), positions_.end(), std::int64_t{0});
-  std::stable_sort(positions_.begin(), positions_.end(),
-                   [values](std::int64_t a, std::int64_t b) { return values[a] < values[b]; });
+  std::vector<std::pair<std::int64_t, std::int64_t>> pairs(static_cast<std::size_t>(size));
+  for (std::int64_t i = 0; i < size; ++i) pairs[static_cast<std::size_t>(i)] = {values[i], i};
+  std::sort(pairs.begin(), pairs.end());
+  positions_.resize(pairs.size());
   values_.clear();
   offsets_.clear();
-  for (std::size_t i = 0; i < positions_.size(); ++i) {
-    const std::int64_t value = values[positions_[i]];
-    if (!values_.empty() && values_.back() == value) continue;
-    values_.push_back(value);
+  for (std::size_t i = 0; i < pairs.size(); ++i) {
+    positions_[i] = pairs[i].second;
+    if (!values_.empty() && values_.back() == pairs[i].first) continue;
+    values_.push_back(pairs[i].first);
     offsets_.push_back(static_cast<std::int64_t>(i));
   }
   offsets_.push_back(size);
