@@ -74,6 +74,40 @@ def test_a_mapped_index_keeps_its_version(tmp_path: Path) -> None:
         index.refresh()
 
 
+@pytest.fixture(scope="module")
+def large_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """164 MB of vectors."""
+    path = tmp_path_factory.mktemp("large") / "gallery"
+    index = GalleryIndex(512)
+    index.add(np.random.default_rng(0).random((80_000, 512), np.float32))
+    index.save(path)
+    yield path
+    path.unlink()
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux")
+@pytest.mark.parametrize("backend", ["faiss", "torch"])
+def test_a_mapped_gallery_may_be_larger_than_memory(backend: str, large_file: Path) -> None:
+    """Searches them in a process that may not allocate 100 MB more than it has."""
+    code = (
+        "import resource, sys, faiss\n"
+        "from tests.test_search_files import *\n"
+        "small = GalleryIndex(512, backend=sys.argv[2]); small.add(features(3000, 512))\n"
+        "small.search(features(3000, 512, 1), 3)\n"  # starts threads and fills their scratch memory
+        "status = Path('/proc/self/status').read_text().split('VmData:')[1]\n"
+        "limit = int(status.split()[0]) * 1024 + (100 << 20)\n"
+        "resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))\n"
+        "index = GalleryIndex.load(sys.argv[1], mmap=True, backend=sys.argv[2])\n"
+        "print(index.search(index.features([7, 79_999]), 1)[1].tolist())\n"
+        "try: GalleryIndex.load(sys.argv[1])\n"
+        "except MemoryError: print('does not fit')\n"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code, str(large_file), backend], check=True, capture_output=True, text=True
+    )
+    assert found.stdout == "[[7], [79999]]\ndoes not fit\n"
+
+
 def test_nothing_is_unpickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import pickle
 
@@ -167,6 +201,20 @@ def test_a_save_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pyte
         assert sorted(each.name for each in tmp_path.iterdir()) == [".gallery.lock", "gallery"]
     index.save(path)
     assert len(GalleryIndex.load(path)) == 100
+
+
+def test_only_its_own_leftovers_are_cleaned_up(tmp_path: Path) -> None:
+    index = GalleryIndex(16)
+    index.add(features(5))
+    for name in (".gallery.123.partial", ".gallery.old.123.partial", ".gallery.note.partial"):
+        (tmp_path / name).write_bytes(b"x")
+    index.save(tmp_path / "gallery")
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == [".gallery.lock", ".gallery.note.partial", ".gallery.old.123.partial", "gallery"]
+    (tmp_path / "link").symlink_to(tmp_path / "gallery")
+    index.add(features(5))
+    index.save(tmp_path / "link")
+    assert (tmp_path / "link").is_symlink() and len(GalleryIndex.load(tmp_path / "gallery")) == 10
 
 
 # Every version g of the file holds 50 g items; item i is features(...)[i % 50] scaled by 1 + i // 50.

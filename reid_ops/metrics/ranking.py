@@ -39,9 +39,9 @@ def evaluate_ranking(
         AP = \frac1P \sum_k \frac{k}{r_k}, \qquad INP = \frac{P}{r_P}, \qquad
         CMC(n) = \text{share of queries with } r_1 \le n.
 
-    ``average_precision="trapezoid"`` is the area under the precision-recall curve as the original
-    Market-1501 code measures it: :math:`\frac1P \sum_k \frac12 (\frac{k-1}{r_k-1} + \frac{k}{r_k})`, where
-    the first fraction is 1 if :math:`r_k = 1`. It is 1 to 2 points lower; papers use either.
+    ``average_precision="trapezoid"`` is the area under the precision-recall curve, as the MATLAB code of
+    k-reciprocal re-ranking measures it: :math:`\frac1P \sum_k \frac12 (\frac{k-1}{r_k-1} + \frac{k}{r_k})`,
+    where the first fraction is 1 if :math:`r_k = 1`. It is 1 to 2 points lower; papers use either.
 
     Equal distances are ranked by gallery position. Nothing is sorted but the positives: every rank is a
     count. A query without a positive is excluded from the means and counted in ``report.excluded``.

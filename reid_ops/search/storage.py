@@ -11,7 +11,6 @@ any moment, and whoever has opened or mapped it keeps that version after it was 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -37,8 +36,9 @@ class IndexFileError(ValueError):
 
 def write(path: Path, facts: Mapping[str, Any], sections: Mapping[str, Section]) -> None:
     """Replaces the file at ``path``, or leaves it as it was if anything goes wrong at any moment."""
+    path = path.resolve()  # of a link, what it points to is replaced
     with _locked(path):
-        for stale in path.parent.glob(f".{path.name}.*.partial"):  # of writers that were killed
+        for stale in _partial_files(path):  # of writers that were killed: this one has the lock
             stale.unlink(missing_ok=True)
         partial = path.parent / f".{path.name}.{os.getpid()}.partial"
         try:
@@ -51,6 +51,13 @@ def write(path: Path, facts: Mapping[str, Any], sections: Mapping[str, Section])
             partial.unlink(missing_ok=True)
             raise
         _sync_folder(path.parent)
+
+
+def _partial_files(path: Path) -> list[Path]:
+    """Unfinished files of this name; those of ``NAME.other`` look alike but have more than a number."""
+    start, end = f".{path.name}.", ".partial"
+    names = [name for name in os.listdir(path.parent) if name.startswith(start) and name.endswith(end)]
+    return [path.parent / name for name in names if name[len(start) : -len(end)].isdigit()]
 
 
 def _write_all(file: BinaryIO, facts: Mapping[str, Any], sections: Mapping[str, Section]) -> None:
@@ -159,6 +166,8 @@ class Reader:
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """One writer at a time; the lock is the system's and ends with the process that holds it."""
+    import fcntl  # here, so that where there is none (not POSIX) all but saving works
+
     with (path.parent / f".{path.name}.lock").open("wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
