@@ -62,6 +62,7 @@ class Approximate:
         self.effort = 1 if kind != "hnsw" else 16
         self.report: RecallReport | None = None
         self.trained_on = int(index.ntotal)
+        self.gpus: list[int] = []  # where it is searched; more than one: in shards
         self._gpu: Any = None
 
     @staticmethod
@@ -101,24 +102,23 @@ class Approximate:
             self.index.add(np.ascontiguousarray(vectors[start : start + (1 << 16)]))
         self._gpu = None
 
-    def to_gpus(self, shards: int) -> None:
-        """Copies the index to one GPU or, in shards, to several. HNSW has no GPU version."""
+    def _on_gpus(self) -> Any:
+        """The index's copy on the GPUs, made when it is first needed and after every addition."""
         faiss = import_faiss()
-        if shards == 1:
-            self._gpu = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, self.index)
-            return
-        options = faiss.GpuMultipleClonerOptions()
-        options.shard = True
-        self._gpu = faiss.index_cpu_to_gpus_list(self.index, options, list(range(shards)))
+        if self._gpu is None:
+            options = faiss.GpuMultipleClonerOptions()
+            options.shard = len(self.gpus) > 1
+            self._gpu = faiss.index_cpu_to_gpus_list(self.index, options, self.gpus)
+        faiss.GpuParameterSpace().set_index_parameter(self._gpu, "nprobe", self.effort)
+        return self._gpu
 
     def candidates(self, query: np.ndarray, k: int, allowed: np.ndarray | None) -> np.ndarray:
         """Positions ``(Q, m)``, m >= k, -1 for none; not in order."""
         faiss = import_faiss()
         wanted = max(_REFINE[self.kind] * k, _LEAST_REFINED if self.kind == "ivfpq" else k)
         wanted = min(wanted, int(self.index.ntotal))
-        if self._gpu is not None and allowed is None:
-            faiss.GpuParameterSpace().set_index_parameter(self._gpu, "nprobe", self.effort)
-            return self._gpu.search(query, wanted)[1]
+        if self.gpus and allowed is None:
+            return self._on_gpus().search(query, wanted)[1]
         selector = None
         if allowed is not None:
             selector = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from .contents import Contents
 from .rows import Rows
 
 _Version = tuple[int, int, int]
+_Index = TypeVar("_Index", bound="Files")
 
 
 class Files(Contents, ABC):
@@ -62,7 +63,7 @@ class Files(Contents, ABC):
 
     @classmethod
     def load(
-        cls,
+        cls: type[_Index],
         path: str | os.PathLike[str],
         *,
         mmap: bool = False,
@@ -70,15 +71,15 @@ class Files(Contents, ABC):
         device: str | torch.device = "auto",
         shards: int | None = None,
         backend: str = "auto",
-    ) -> Any:
+    ) -> _Index:
         """Reads a file that :meth:`save` wrote. Nothing is unpickled.
 
         Args:
             path: the file.
             mmap: map the vectors instead of reading them, for galleries larger than memory; the index is then
-                read-only. What is mapped stays the version that was opened. An approximate index's own
-                data is read: ``"ivfpq"`` keeps a few bytes per item, ``"ivf"`` and ``"hnsw"`` a copy of the
-                vectors.
+                read-only and, if flat, searched on the CPU. What is mapped stays the version that was opened.
+                An approximate index's own data is read: ``"ivfpq"`` keeps a few bytes per item, ``"ivf"`` and
+                ``"hnsw"`` a copy of the vectors.
             verify: compare the vectors' checksum; None: unless mapped, since that reads them all. The
                 checksums of all else are always compared.
             device: as for a new index.
@@ -93,7 +94,7 @@ class Files(Contents, ABC):
         with storage.Reader(Path(path)) as reader:
             facts = reader.facts
             create: Any = cls
-            index = create(
+            index: _Index = create(
                 facts["dim"], metric=facts["metric"], kind=facts["kind"], recall=facts["recall"], **options
             )
             count = facts["count"]
@@ -127,7 +128,7 @@ class Files(Contents, ABC):
 
     @abstractmethod
     def _to_gpus(self) -> None:
-        """Copies an approximate index to where it is searched."""
+        """Says where an approximate index is searched."""
 
 
 def _version(stat: os.stat_result) -> _Version:

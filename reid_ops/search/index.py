@@ -297,7 +297,15 @@ class GalleryIndex(Files):
 
     def _gallery(self, allowed: np.ndarray | None) -> exact.Gallery:
         rows = self._rows
-        if not self._placed and (self.device.type == "cuda" or self.shards > 1) and self.kind == "flat":
+        spread = self.device.type == "cuda" or self.shards > 1
+        # A mapped gallery may be too large for any memory: it is searched block by block as it is read.
+        if (
+            spread
+            and not self._placed
+            and self._engine() == "torch"
+            and self.kind == "flat"
+            and not self._mapped
+        ):
             self._placed = exact.place(rows.vectors, self.device, self.shards)
         return exact.Gallery(
             rows.vectors, rows.cameras, allowed, self.metric, rows.largest_square, self._placed
@@ -309,8 +317,9 @@ class GalleryIndex(Files):
     def _to_gpus(self) -> None:
         if self._approximate is None or self.device.type != "cuda" or self.kind == "hnsw":
             return
-        if import_faiss().get_num_gpus() >= self.shards:
-            self._approximate.to_gpus(self.shards)
+        first = (self.device.index or 0) if self.shards == 1 else 0
+        if import_faiss().get_num_gpus() >= first + self.shards:
+            self._approximate.gpus = list(range(first, first + self.shards))
 
 
 def _device(device: str | torch.device) -> torch.device:
