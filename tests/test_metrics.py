@@ -119,6 +119,15 @@ def test_many_positives(backend: str, identities: int, levels: int) -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("levels", [0, 30])
+def test_much_junk(backend: str, rule: str, levels: int) -> None:
+    given = problem(2, queries=5, items=3000, identities=20, levels=levels)
+    report = metrics.evaluate_ranking(**given, camera_rule=rule, backend=backend)
+    assert_report(report, expected_of(given, rule))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("items", [1, 2, 4095, 4096, 4097, 9000])
 def test_rows_longer_than_a_tile(backend: str, items: int) -> None:
     given = problem(3, queries=9, items=items, identities=max(1, items // 10), levels=50)
@@ -134,7 +143,7 @@ def test_instruction_sets_agree(capability: str, monkeypatch: pytest.MonkeyPatch
 
     code = (
         "import numpy as np; from tests.test_metrics import *\n"
-        "given = problem(3, queries=6, items=5000, identities=300, levels=50)\n"
+        "given = problem(3, queries=6, items=5000, identities=40, levels=50)\n"
         "for kind in (np.float32, np.float64):\n"
         "    given['distance'] = given['distance'].astype(kind)\n"
         "    assert_report(metrics.evaluate_ranking(**given, backend='host'), expected_of(given))\n"

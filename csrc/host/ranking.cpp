@@ -25,6 +25,9 @@ constexpr std::int64_t kTileBytes = 16 * 1024;
 // AVX2 and AVX-512 beyond 500.
 constexpr std::size_t kMostCounted = 256;
 
+// Fewer removed items than this are placed by bisection too, without gathering their distances first.
+constexpr std::size_t kFewRemoved = 64;
+
 // Rows that a thread takes at a time.
 constexpr std::int64_t kRowsPerTurn = 8;
 
@@ -80,7 +83,10 @@ class RowRanker {
     } else if (!entries_.empty()) {
       count_by_comparison(row);
     }
-    if (!entries_.empty()) leave_removed_out(row);
+    if (!entries_.empty()) {
+      leave_out(row, removed_);
+      leave_out(row, gallery_.junk());
+    }
     write(query);
     return true;
   }
@@ -114,12 +120,26 @@ class RowRanker {
     for (std::size_t i = 0; i < entries_.size(); ++i) ranks_[i] = (before += places_[i]);
   }
 
-  void leave_removed_out(const Real* row) {
-    if (removed_.empty()) return;
-    places_.assign(entries_.size() + 1, 0);
-    for (const std::int64_t position : removed_) ++places_[place(row, position)];
-    std::int64_t before = 0;
-    for (std::size_t i = 0; i < entries_.size(); ++i) ranks_[i] -= (before += places_[i]);
+  // Takes back what `positions` (ascending) have added to the ranks.
+  void leave_out(const Real* row, const std::vector<std::int64_t>& positions) {
+    if (positions.size() < kFewRemoved || entries_.size() > kMostCounted) {
+      places_.assign(entries_.size() + 1, 0);
+      for (const std::int64_t position : positions) ++places_[place(row, position)];
+      std::int64_t before = 0;
+      for (std::size_t i = 0; i < entries_.size(); ++i) ranks_[i] -= (before += places_[i]);
+      return;
+    }
+    gathered_.clear();
+    for (const std::int64_t position : positions) gathered_.push_back(row[position]);
+    const Real* values = gathered_.data();
+    const auto size = static_cast<std::int64_t>(gathered_.size());
+    for (std::size_t i = 0; i < entries_.size(); ++i) {
+      const Entry<Real>& entry = entries_[i];
+      const std::int64_t border =
+          std::lower_bound(positions.begin(), positions.end(), entry.position) - positions.begin();
+      ranks_[i] -= kernels_.count_up_to(values, border, entry.distance);
+      ranks_[i] -= kernels_.count_below(values + border, size - border, entry.distance);
+    }
   }
 
   void write(std::int64_t query) const {
@@ -147,6 +167,7 @@ class RowRanker {
   std::vector<std::int64_t> removed_;
   std::vector<std::int64_t> ranks_;
   std::vector<std::int64_t> places_;
+  std::vector<Real> gathered_;
   std::vector<Entry<Real>> entries_;
 };
 
@@ -198,7 +219,6 @@ void Gallery::select(std::int64_t identity, std::int64_t camera, std::vector<std
       if (!is_junk_[static_cast<std::size_t>(*item)]) removed.push_back(*item);
     }
   }
-  removed.insert(removed.end(), junk_.begin(), junk_.end());
   const Groups::Span span = by_identity_.find(identity);
   for (const std::int64_t* item = span.begin; item != span.end; ++item) {
     const std::size_t position = static_cast<std::size_t>(*item);

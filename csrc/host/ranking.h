@@ -44,7 +44,11 @@ class Gallery {
   std::int64_t size() const { return size_; }
   CameraRule rule() const { return rule_; }
 
-  // Positions of one query's positives and of the items removed for it; both are overwritten.
+  // Positions of the junk, which is removed for every query, ascending.
+  const std::vector<std::int64_t>& junk() const { return junk_; }
+
+  // Positions of one query's positives and of the items removed for its camera, both ascending and without
+  // junk; both vectors are overwritten.
   void select(std::int64_t identity, std::int64_t camera, std::vector<std::int64_t>& positives,
               std::vector<std::int64_t>& removed) const;
 
