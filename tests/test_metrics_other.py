@@ -98,6 +98,15 @@ def test_verification_equals_counting_pairs(levels: int, monkeypatch: pytest.Mon
     assert (np.diff(report.tar) > 0).all() and (np.diff(report.far) >= 0).all()
 
 
+@pytest.mark.parametrize("column", [0, 2], ids=["genuine", "impostor"])
+def test_nan_is_refused(column: int) -> None:
+    distance = np.zeros((3, 3))
+    distance[1, column] = np.nan
+    for function in (metrics.verification_curve, metrics.single_shot_cmc):
+        with pytest.raises(ValueError, match="must not hold NaN, but row 1 does"):
+            function(distance, [5, 5, 5], [5, 5, 6])
+
+
 def test_verification_needs_both_kinds_of_pairs() -> None:
     with pytest.raises(ValueError, match="no genuine pair"):
         metrics.verification_curve(np.zeros((1, 1)), [1], [2])

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from . import _inputs
+from ._pairs import own_items
 
 _OP = "single_shot_cmc"
 _BLOCK = 1 << 22  # elements of the largest temporary
@@ -94,7 +95,7 @@ def single_shot_cmc(
     if nan.any():
         raise _inputs.nan_error(int(nan.long().argmax()), _OP)
 
-    own, query_of_pair = _own_items(identities, cameras, item_identities, item_cameras, junk_id)
+    own, query_of_pair = own_items(identities, cameras, item_identities, item_cameras, junk_id)
     evaluated = np.unique(query_of_pair)
     if len(evaluated) == 0:
         raise ValueError(f"{_OP}: no query has a positive in the gallery, got {queries} queries")
@@ -115,29 +116,6 @@ def single_shot_cmc(
         evaluated=len(evaluated),
         excluded=queries - len(evaluated),
     )
-
-
-def _own_items(
-    identities: np.ndarray,
-    cameras: np.ndarray | None,
-    item_identities: np.ndarray,
-    item_cameras: np.ndarray | None,
-    junk_id: int | None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """All (positive, query) pairs, by query."""
-    order = np.argsort(item_identities, kind="stable")
-    ordered = item_identities[order]
-    first = np.searchsorted(ordered, identities, "left")
-    count = np.searchsorted(ordered, identities, "right") - first
-    if junk_id is not None:
-        count[identities == junk_id] = 0
-    query = np.repeat(np.arange(len(identities)), count)
-    within = np.arange(len(query)) - np.repeat(np.cumsum(count) - count, count)
-    items = order[np.repeat(first, count) + within]
-    if cameras is not None and item_cameras is not None:
-        kept = cameras[query] != item_cameras[items]
-        items, query = items[kept], query[kept]
-    return items, query
 
 
 def _first_of_each(items: np.ndarray, groups: np.ndarray, priority: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from . import _inputs, _torch_ranks
+from ._pairs import own_items
 
 _OP = "verification_curve"
 _BLOCK = 1 << 21
@@ -93,15 +94,11 @@ def verification_curve(
     step = max(1, _BLOCK // items)
     blocks = [slice(start, start + step) for start in range(0, queries, step)]
 
-    genuine_parts = []
-    for rows in blocks:
-        block = found[rows]
-        nan = block.isnan().any(1)
-        if nan.any():
-            raise _inputs.nan_error(rows.start + int(nan.long().argmax()), _OP)
-        match, removed = _torch_ranks.match_and_removed(query.rows(rows), gallery, junk_id, rule)
-        genuine_parts.append(_wide(block[match & ~removed & _known(query.rows(rows), junk_id)]))
-    genuine = torch.cat(genuine_parts).sort().values
+    own, owner = (
+        torch.from_numpy(part).to(found.device)
+        for part in own_items(identities, cameras, item_identities, item_cameras, junk_id)
+    )
+    genuine = _wide(found[owner, own]).sort().values
     if len(genuine) == 0:
         raise ValueError(f"{_OP}: there is no genuine pair (same identity, not removed)")
 
@@ -110,6 +107,9 @@ def verification_curve(
     at_most = torch.zeros(len(thresholds) + 1, dtype=torch.int64, device=found.device)
     equal = torch.zeros_like(at_most)
     for rows in blocks:
+        nan = found[rows].isnan().any(1)
+        if nan.any():
+            raise _inputs.nan_error(rows.start + int(nan.long().argmax()), _OP)
         match, removed = _torch_ranks.match_and_removed(query.rows(rows), gallery, junk_id, rule)
         values = _wide(found[rows][~match & ~removed & _known(query.rows(rows), junk_id)])
         place = torch.searchsorted(thresholds, values)
