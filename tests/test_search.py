@@ -35,7 +35,7 @@ def features(rows: int, dim: int = 16, seed: int = 0, identities: int = 0) -> np
 def oracle(
     query: np.ndarray, gallery: np.ndarray, k: int, metric: str, allowed: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """All scores in float64, sorted by (score, position); ``allowed`` ``(Q, G)``."""
+    """All scores in float64, sorted by (score in float32, position); ``allowed`` ``(Q, G)``."""
     left, right = query.astype(np.float64), gallery.astype(np.float64)
     if metric == "cosine":
         # what is stored, and what is searched for, is a unit vector in float32
@@ -50,7 +50,7 @@ def oracle(
     scores = np.full((len(query), k), np.nan)
     for q, row in enumerate(keys):
         items = range(len(row)) if allowed is None else np.flatnonzero(allowed[q])
-        best = sorted(items, key=lambda item: (round(row[item], 12), item))[:k]
+        best = sorted(items, key=lambda item: (np.float32(row[item]), item))[:k]
         slots[q, : len(best)], scores[q, : len(best)] = best, row[best]
     return (-scores if metric == "cosine" else scores), slots
 

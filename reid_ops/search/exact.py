@@ -1,8 +1,8 @@
 """Exact search by blocked matrix products: the same answer on every engine and device, ties by position.
 
 A float32 product finds a few candidates more than asked for; their scores are then computed anew in
-float64 and sorted by (score, position). Where rounding in the first step might have lost a candidate, more
-are taken until it can't have.
+float64, rounded to float32 and sorted by (score, position). Where rounding in the first step might have
+lost a candidate, more are taken until it can't have.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def search(
             break
         # Whatever was left out has a key of at least the last one's, up to rounding.
         last = keys[:, -1] - _tolerance(gallery, query[rows])
-        unsure = np.isfinite(keys[:, -1]) & (exact[:, width - 1] >= last)
+        unsure = np.isfinite(keys[:, -1]) & (exact[:, :width].max(1) >= last)
         rows = rows[unsure]
         wanted = min(4 * wanted, total)
     return scores, slots
@@ -76,7 +76,7 @@ def search(
 def rescore(
     gallery: Gallery, query: np.ndarray, candidates: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Candidates ``(Q, m)`` (-1: none) by exact score, then position: scores, positions and sort keys."""
+    """Candidates ``(Q, m)`` (-1: none) by score, then position: scores, positions, keys in float64."""
     width, length = candidates.shape[1], query.shape[1]
     step = max(1, _GATHERED // max(1, width * length))
     parts = []
@@ -89,10 +89,12 @@ def rescore(
         key[torch.from_numpy(slots < 0)] = math.inf
         parts.append(key.numpy())
     keys = np.concatenate(parts) if parts else np.empty(candidates.shape)
-    order = np.lexsort((candidates, keys))
-    keys, slots = np.take_along_axis(keys, order, 1), np.take_along_axis(candidates, order, 1)
-    scores = -keys if gallery.metric == "cosine" else np.sqrt(keys)
-    return np.where(slots >= 0, scores, np.nan).astype(np.float32), slots, keys
+    # Ranked as returned, in float32: what is equal in theory may differ in the last bits of float64.
+    ranked = (keys if gallery.metric == "cosine" else np.sqrt(keys)).astype(np.float32)
+    order = np.lexsort((candidates, ranked))
+    keys, ranked, slots = (np.take_along_axis(each, order, 1) for each in (keys, ranked, candidates))
+    scores = -ranked if gallery.metric == "cosine" else ranked
+    return np.where(slots >= 0, scores, np.float32(np.nan)), slots, keys
 
 
 def _tolerance(gallery: Gallery, query: np.ndarray) -> np.ndarray:
