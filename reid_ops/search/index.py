@@ -30,10 +30,10 @@ class GalleryIndex(Files):
     """Searches a gallery of features; keeps identifiers and cameras beside them (SPEC 7.4, F059).
 
     ``kind="flat"`` is exact, by faiss or by torch, with the same answers: scores are computed in float64 from
-    the stored float32 vectors, rounded to float32; equal scores are ranked by position. ``"ivf"``, ``"ivfpq"``
-    and ``"hnsw"`` are faiss's approximate indexes; they are trained at the first search, their effort
-    (``nprobe``, ``efSearch``) is the least that reaches the recall target on a sample, and their candidates get
-    the same exact scores.
+    the stored float32 vectors and rounded to float32; equal scores are ranked by position. ``"ivf"``,
+    ``"ivfpq"`` and ``"hnsw"`` are faiss's approximate indexes; they are trained at the first search, their
+    effort (``nprobe``, ``efSearch``) is the least that reaches the recall target on a sample, and their
+    candidates get the same scores.
 
     Args:
         dim: length D of the features.
