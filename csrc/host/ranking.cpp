@@ -21,7 +21,7 @@ namespace {
 constexpr std::int64_t kTileBytes = 16 * 1024;
 
 // With more positives than this, finding each item's place among them by bisection beats comparing each
-// positive with all items by vectors. Measured on rows of 19,732: SSE2 meets bisection near 250 positives,
+// positive with all items by vectors. From times on rows of 19,732: SSE2 meets bisection near 250 positives,
 // AVX2 and AVX-512 beyond 500.
 constexpr std::size_t kMostCounted = 256;
 
