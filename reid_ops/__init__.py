@@ -4,7 +4,7 @@ Every operator is a function here, an ``nn.Module`` beside it, and a pure PyTorc
 same name in :mod:`reid_ops.reference`.
 """
 
-from . import reference
+from . import metrics, reference
 from ._extension import build_info, is_available
 from ._neighbours import Neighbours, SearchIndex
 from ._version import __version__
@@ -21,12 +21,18 @@ from .k_reciprocal import (
 )
 from .part_correlation import CSNSimilarity, PartCorrelation, csn_similarity, part_correlation
 from .polygon_erasing import occlude, polygon_erase, random_erase
+from .rankers import XQDA, EuclideanRanker, MahalanobisRanker, expand_queries, flip_average, pairwise_distance
+from .search import GalleryIndex
 from .similarity_graph import similarity_graph
 
 __all__ = [
     "HSGM",
     "RERANK_PRESETS",
+    "XQDA",
     "CSNSimilarity",
+    "EuclideanRanker",
+    "GalleryIndex",
+    "MahalanobisRanker",
     "Neighbours",
     "PartCorrelation",
     "RandomErasing",
@@ -37,11 +43,15 @@ __all__ = [
     "augment",
     "build_info",
     "csn_similarity",
+    "expand_queries",
+    "flip_average",
     "is_available",
     "jaccard_distance",
     "k_reciprocal_rerank",
     "k_reciprocal_rerank_from_distance",
+    "metrics",
     "occlude",
+    "pairwise_distance",
     "part_correlation",
     "polygon_erase",
     "random_erase",

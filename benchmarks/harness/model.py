@@ -58,12 +58,16 @@ def _always(case: Case, mode: Mode, dtype: torch.dtype) -> bool:
 
 @dataclass(frozen=True)
 class Formulation:
-    """One way to write the operator in PyTorch. ``applies`` leaves out cases it can't or shouldn't do."""
+    """One way to write the operator. ``applies`` leaves out cases it can't or shouldn't do.
+
+    ``compilable`` is False for what isn't written in PyTorch, where ``torch.compile`` has nothing to compile.
+    """
 
     name: str
     function: Function
     applies: Callable[[Case, Mode, torch.dtype], bool] = _always
     handwritten_backward: bool = False
+    compilable: bool = True
 
 
 @dataclass(frozen=True)

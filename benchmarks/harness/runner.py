@@ -118,7 +118,7 @@ def _gather(
         candidates = {
             entry.name: _Contender("handwritten" if entry.handwritten_backward else "eager", entry.function)
         }
-        if settings.compile and not entry.handwritten_backward:
+        if settings.compile and entry.compilable and not entry.handwritten_backward:
             compiled: Function = torch.compile(entry.function, dynamic=False)
             candidates[f"compiled {entry.name}"] = _Contender("compiled", compiled)
         for name, contender in candidates.items():

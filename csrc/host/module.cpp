@@ -5,6 +5,7 @@
 
 #include "build_facts.h"  // written by setup.py: REID_OPS_BUILD_FACTS, a JSON object
 #include "common/instruction_set.h"
+#include "host/ranking_bindings.h"
 
 namespace {
 
@@ -41,4 +42,5 @@ PYBIND11_MODULE(_host, module) {
   module.def("compiler", &compiler_name, "The C++ compiler that built this module.");
   module.def("cpu_capability", &cpu_capability,
              "The instruction set that the CPU kernels use here: \"avx512\", \"avx2\" or \"baseline\".");
+  reid_ops::ranking::add_bindings(module);
 }

@@ -1,0 +1,106 @@
+"""Arguments of the metrics: checked, named in errors, and brought to one form."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+CAMERA_RULES = ("none", "same_identity", "any")
+AVERAGE_PRECISIONS = ("mean_precision", "trapezoid")
+
+Matrix = np.ndarray | Tensor
+
+
+def integers(values: Any, argument: str, size: int | None, op: str) -> np.ndarray:
+    """An int64 array ``(size,)`` from a list, an array or a tensor of integers."""
+    if isinstance(values, Tensor):
+        values = values.detach().cpu().numpy()
+    array = np.asarray(values)
+    if array.size == 0:
+        array = array.astype(np.int64)
+    if not np.issubdtype(array.dtype, np.integer):
+        raise TypeError(f"{op}: {argument} must be integers, got {array.dtype}")
+    if array.ndim != 1 or (size is not None and array.shape[0] != size):
+        expected = f"({'N' if size is None else size},)"
+        raise ValueError(f"{op}: {argument} must have shape {expected}, got {array.shape}")
+    return np.ascontiguousarray(array, dtype=np.int64)
+
+
+def matrix(values: Any, argument: str, op: str) -> Matrix:
+    """A floating matrix, as it is. numpy: float16, float32, float64; torch: bfloat16 too."""
+    if isinstance(values, Tensor):
+        floating = values.is_floating_point()
+    elif isinstance(values, np.ndarray):
+        floating = values.dtype.newbyteorder("=") in (np.float16, np.float32, np.float64)
+    else:
+        raise TypeError(
+            f"{op}: {argument} must be a numpy array or a torch.Tensor, got {type(values).__name__}"
+        )
+    if not floating:
+        raise TypeError(f"{op}: {argument} must be of a floating type, got {values.dtype}")
+    if values.ndim != 2:
+        raise ValueError(f"{op}: {argument} must have two dimensions, got shape {tuple(values.shape)}")
+    return values.detach() if isinstance(values, Tensor) else values
+
+
+def camera_arrays(
+    query_cameras: Any, gallery_cameras: Any, camera_rule: str, queries: int, items: int, op: str
+) -> tuple[np.ndarray | None, np.ndarray | None, str]:
+    """Both camera arrays and the rule that holds: without cameras nothing is removed for them."""
+    choice(camera_rule, "camera_rule", CAMERA_RULES, op)
+    if (query_cameras is None) != (gallery_cameras is None):
+        given, missing = ("query_cameras", "gallery_cameras")
+        if query_cameras is None:
+            given, missing = missing, given
+        raise ValueError(f"{op}: {given} was given without {missing}; give both or neither")
+    if query_cameras is None or camera_rule == "none":
+        return None, None, "none"
+    return (
+        integers(query_cameras, "query_cameras", queries, op),
+        integers(gallery_cameras, "gallery_cameras", items, op),
+        camera_rule,
+    )
+
+
+def choice(value: Any, argument: str, allowed: Sequence[str], op: str) -> None:
+    """One of a few names."""
+    if value not in allowed:
+        names = ", ".join(f'"{name}"' for name in allowed)
+        raise ValueError(f"{op}: {argument} must be one of {names}, got {value!r}")
+
+
+def rank_list(ranks: Iterable[int], op: str) -> tuple[int, ...]:
+    """Distinct ranks from 1 on, ascending."""
+    found = tuple(ranks)
+    for rank in found:
+        if isinstance(rank, bool) or not isinstance(rank, (int, np.integer)) or rank < 1:
+            raise ValueError(f"{op}: ranks must be integers from 1 on, got {rank!r}")
+    return tuple(sorted({int(rank) for rank in found}))
+
+
+def not_empty(queries: int, items: int, op: str) -> None:
+    """Metrics of nothing are no numbers."""
+    if queries == 0:
+        raise ValueError(f"{op}: there must be at least one query, got none")
+    if items == 0:
+        raise ValueError(f"{op}: the gallery must have at least one item, got none")
+
+
+def as_torch(values: Matrix) -> Tensor:
+    """The same numbers as a tensor; only a read-only, foreign-endian or backwards strided array is copied."""
+    if isinstance(values, Tensor):
+        return values
+    if not values.dtype.isnative:
+        values = values.astype(values.dtype.newbyteorder("="))
+    if not values.flags.writeable or any(stride < 0 for stride in values.strides):
+        values = values.copy()
+    return torch.from_numpy(values)
+
+
+def nan_error(row: int, op: str, argument: str = "distance") -> ValueError:
+    """The error for a row with NaN."""
+    return ValueError(f"{op}: {argument} must not hold NaN, but row {row} does")

@@ -1,0 +1,157 @@
+"""Evaluation block by block: the query x gallery matrix need not exist."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from reid_ops.rankers import pairwise_distance
+
+from . import _inputs
+from ._engine import Engine
+from .report import Measures, RankingReport, make_report
+
+# Bytes of distances at a time; well below 100 MB with what evaluates them.
+_BLOCK_BYTES = 32 << 20
+
+
+class RankingAccumulator:
+    """Collects queries block by block, then reports as :func:`reid_ops.metrics.evaluate_ranking` would.
+
+    Args:
+        gallery_ids: identities ``(G,)``, integers.
+        gallery_cameras: cameras ``(G,)`` or None.
+        ranks, junk_id, camera_rule, average_precision, backend: as in ``evaluate_ranking``.
+
+    Raises:
+        TypeError, ValueError: as ``evaluate_ranking``.
+
+    Example:
+        >>> accumulator = RankingAccumulator([5, 7, 7])
+        >>> accumulator.update(np.array([[0.1, 0.2, 0.3]]), [7])
+        >>> accumulator.report().cmc[5]
+        1.0
+    """
+
+    def __init__(
+        self,
+        gallery_ids: Any,
+        gallery_cameras: Any = None,
+        *,
+        ranks: Iterable[int] = (1, 5, 10),
+        junk_id: int | None = -1,
+        camera_rule: str = "same_identity",
+        average_precision: str = "mean_precision",
+        backend: str = "auto",
+    ) -> None:
+        op = self._op = type(self).__name__
+        _inputs.choice(average_precision, "average_precision", _inputs.AVERAGE_PRECISIONS, op)
+        _inputs.choice(camera_rule, "camera_rule", _inputs.CAMERA_RULES, op)
+        identities = _inputs.integers(gallery_ids, "gallery_ids", None, op)
+        self._cameras = None
+        if gallery_cameras is not None and camera_rule != "none":
+            self._cameras = _inputs.integers(gallery_cameras, "gallery_cameras", len(identities), op)
+        rule = "none" if self._cameras is None else camera_rule
+        self._ranks = _inputs.rank_list(ranks, op)
+        self._average_precision = average_precision
+        self._engine = Engine(identities, self._cameras, junk_id, rule, backend, op)
+        self._blocks: list[Measures] = []
+        self._queries = 0
+
+    def update(self, distance: np.ndarray | Tensor, query_ids: Any, query_cameras: Any = None) -> None:
+        """Adds queries: distances ``(B, G)``, identities ``(B,)`` and, if the gallery has them, cameras."""
+        found = _inputs.matrix(distance, "distance", self._op)
+        queries, items = found.shape
+        expected = len(self._engine.identities)
+        if items != expected:
+            raise ValueError(
+                f"{self._op}: distance must have shape (B, {expected}), got {tuple(found.shape)}"
+            )
+        _inputs.not_empty(1, items, self._op)
+        identities = _inputs.integers(query_ids, "query_ids", queries, self._op)
+        cameras = None
+        if self._cameras is not None:
+            if query_cameras is None:
+                raise ValueError(f"{self._op}: query_cameras must be given, as gallery_cameras were")
+            cameras = _inputs.integers(query_cameras, "query_cameras", queries, self._op)
+        if queries == 0:
+            return
+        self._blocks.append(self._engine.evaluate(found, identities, cameras, self._queries))
+        self._queries += queries
+
+    def report(self) -> RankingReport:
+        """The report over all queries so far."""
+        _inputs.not_empty(self._queries, 1, self._op)
+        measures = Measures.join(self._blocks)
+        return make_report(measures, self._ranks, self._average_precision, self._engine.used, self._op)
+
+
+def evaluate_features(
+    query: np.ndarray | Tensor,
+    gallery: np.ndarray | Tensor,
+    query_ids: Any,
+    gallery_ids: Any,
+    query_cameras: Any = None,
+    gallery_cameras: Any = None,
+    *,
+    metric: str | Callable[[Tensor, Tensor], Tensor] = "cosine",
+    **options: Any,
+) -> RankingReport:
+    """Evaluates features without a ``(Q, G)`` matrix: distances are made and used a block at a time.
+
+    Args:
+        query: features ``(Q, D)``, float16, bfloat16, float32 or float64.
+        gallery: features ``(G, D)``, on the same device.
+        query_ids: identities ``(Q,)``, integers.
+        gallery_ids: identities ``(G,)``.
+        query_cameras: cameras ``(Q,)`` or None.
+        gallery_cameras: cameras ``(G,)`` or None.
+        metric: ``"cosine"``, ``"euclidean"``, or a function of (features ``(B, D)``, gallery features)
+            that gives distances ``(B, G)``, such as the ``distance`` method of a ranker.
+        options: the keywords of :class:`RankingAccumulator`.
+
+    Returns:
+        A :class:`RankingReport`, the same as from the whole matrix.
+
+    Raises:
+        TypeError, ValueError: as ``evaluate_ranking``; features that are not finite name their row.
+
+    Example:
+        >>> query, gallery = torch.randn(8, 16), torch.randn(90, 16)
+        >>> evaluate_features(query, gallery, torch.arange(8), torch.arange(90) % 9).evaluated
+        8
+    """
+    op = "evaluate_features"
+    left = _inputs.as_torch(_inputs.matrix(query, "query", op))
+    right = _inputs.as_torch(_inputs.matrix(gallery, "gallery", op))
+    if left.shape[1] != right.shape[1]:
+        raise ValueError(f"{op}: gallery must have the query's D = {left.shape[1]}, got {right.shape[1]}")
+    if left.device != right.device:
+        raise ValueError(f"{op}: gallery must be on the device of query ({left.device}), got {right.device}")
+    _inputs.not_empty(left.shape[0], right.shape[0], op)
+    for name, features in (("query", left), ("gallery", right)):
+        finite = torch.isfinite(features).all(1)
+        if not finite.all():
+            row = int((~finite).long().argmax())
+            raise ValueError(f"{op}: {name} must be finite, but row {row} is not")
+    queries = left.shape[0]
+    identities = _inputs.integers(query_ids, "query_ids", queries, op)
+    cameras, item_cameras, _ = _inputs.camera_arrays(
+        query_cameras, gallery_cameras, options.get("camera_rule", "same_identity"), queries, len(right), op
+    )
+    accumulator = RankingAccumulator(gallery_ids, item_cameras, **options)
+
+    def distance(block: Tensor) -> Tensor:
+        if callable(metric):
+            return metric(block, right)
+        return pairwise_distance(block, right, metric)
+
+    step = max(1, _BLOCK_BYTES // (8 * right.shape[0]))
+    for start in range(0, queries, step):
+        rows = slice(start, start + step)
+        accumulator.update(distance(left[rows]), identities[rows], None if cameras is None else cameras[rows])
+    return accumulator.report()

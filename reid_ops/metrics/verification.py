@@ -1,0 +1,147 @@
+"""ROC and TAR@FAR over all query-gallery pairs, exact, without sorting the pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import _inputs, _torch_ranks
+from ._pairs import own_items
+
+_OP = "verification_curve"
+_BLOCK = 1 << 21
+
+
+@dataclass(frozen=True)
+class VerificationReport:
+    """Result of :func:`verification_curve`. A pair is accepted when its distance is at most the threshold.
+
+    Attributes:
+        tar_at_far: false accept rate asked for -> highest true accept rate at no more than that.
+        threshold_at_far: the same rates -> the distance threshold; minus infinity where nothing may be
+            accepted.
+        auc: area under the ROC: the chance that a genuine pair is nearer than an impostor pair, ties half.
+        thresholds, tar, far: float64 ``(T,)``, the ROC at every distance that a genuine pair has; between
+            two of them TAR does not change.
+        genuine, impostor: numbers of pairs.
+    """
+
+    tar_at_far: dict[float, float]
+    threshold_at_far: dict[float, float]
+    auc: float
+    thresholds: np.ndarray = field(repr=False)
+    tar: np.ndarray = field(repr=False)
+    far: np.ndarray = field(repr=False)
+    genuine: int
+    impostor: int
+
+
+def verification_curve(
+    distance: np.ndarray | Tensor,
+    query_ids: Any,
+    gallery_ids: Any,
+    query_cameras: Any = None,
+    gallery_cameras: Any = None,
+    *,
+    fars: Iterable[float] = (1e-4, 1e-3, 1e-2),
+    junk_id: int | None = -1,
+    camera_rule: str = "same_identity",
+) -> VerificationReport:
+    """ROC of "same identity or not" over all pairs that the camera and junk rules leave.
+
+    Only the genuine pairs' distances are sorted; each impostor pair is counted between two of them. So the
+    curve is exact and memory grows with the genuine pairs alone.
+
+    Args:
+        distance: ``(Q, G)``, smaller is better; as for ``evaluate_ranking``.
+        query_ids: identities ``(Q,)``, integers.
+        gallery_ids: identities ``(G,)``.
+        query_cameras: cameras ``(Q,)`` or None.
+        gallery_cameras: cameras ``(G,)`` or None.
+        fars: false accept rates in [0, 1] to report.
+        junk_id: as for ``evaluate_ranking``.
+        camera_rule: as there.
+
+    Returns:
+        A :class:`VerificationReport`.
+
+    Raises:
+        TypeError, ValueError: as ``evaluate_ranking``; also if there is no genuine or no impostor pair.
+
+    Example:
+        >>> verification_curve(np.array([[0.1, 0.4, 0.2]]), [7], [7, 7, 5], fars=(0.0, 1.0)).tar_at_far
+        {0.0: 0.5, 1.0: 1.0}
+    """
+    rates = tuple(float(rate) for rate in fars)
+    for rate in rates:
+        if not 0.0 <= rate <= 1.0:
+            raise ValueError(f"{_OP}: fars must be in [0, 1], got {rate}")
+    found = _inputs.as_torch(_inputs.matrix(distance, "distance", _OP))
+    queries, items = found.shape
+    _inputs.not_empty(queries, items, _OP)
+    identities = _inputs.integers(query_ids, "query_ids", queries, _OP)
+    item_identities = _inputs.integers(gallery_ids, "gallery_ids", items, _OP)
+    cameras, item_cameras, rule = _inputs.camera_arrays(
+        query_cameras, gallery_cameras, camera_rule, queries, items, _OP
+    )
+    query = _torch_ranks.Labels.on(found.device, identities, cameras)
+    gallery = _torch_ranks.Labels.on(found.device, item_identities, item_cameras)
+    step = max(1, _BLOCK // items)
+    blocks = [slice(start, start + step) for start in range(0, queries, step)]
+
+    own, owner = (
+        torch.from_numpy(part).to(found.device)
+        for part in own_items(identities, cameras, item_identities, item_cameras, junk_id)
+    )
+    genuine = _wide(found[owner, own]).sort().values
+    if len(genuine) == 0:
+        raise ValueError(f"{_OP}: there is no genuine pair (same identity, not removed)")
+
+    thresholds, multiplicity = genuine.unique_consecutive(return_counts=True)
+    # Impostors with lowest threshold not below them, and those equal to it.
+    at_most = torch.zeros(len(thresholds) + 1, dtype=torch.int64, device=found.device)
+    equal = torch.zeros_like(at_most)
+    for rows in blocks:
+        nan = found[rows].isnan().any(1)
+        if nan.any():
+            raise _inputs.nan_error(rows.start + int(nan.long().argmax()), _OP)
+        match, removed = _torch_ranks.match_and_removed(query.rows(rows), gallery, junk_id, rule)
+        values = _wide(found[rows][~match & ~removed & _known(query.rows(rows), junk_id)])
+        place = torch.searchsorted(thresholds, values)
+        at_most += torch.bincount(place, minlength=len(at_most))
+        tied = thresholds[place.clamp(max=len(thresholds) - 1)] == values
+        equal += torch.bincount(place[tied], minlength=len(equal))
+    impostor = int(at_most.sum())
+    if impostor == 0:
+        raise ValueError(f"{_OP}: there is no impostor pair (other identity, not removed)")
+
+    accepted = at_most.cumsum(0)[:-1]
+    tar = (multiplicity.cumsum(0).double() / len(genuine)).cpu().numpy()
+    far = (accepted.double() / impostor).cpu().numpy()
+    # A genuine pair beats the impostors that are farther, and half of those as far.
+    beaten = (impostor - accepted).double() + equal[:-1].double() / 2
+    auc = float((beaten * multiplicity).sum() / (len(genuine) * impostor))
+    values_at = thresholds.double().cpu().numpy()
+    tar_at, threshold_at = {}, {}
+    for rate in rates:
+        allowed = int(np.searchsorted(far, rate, "right"))
+        tar_at[rate] = float(tar[allowed - 1]) if allowed else 0.0
+        threshold_at[rate] = float(values_at[allowed - 1]) if allowed else float("-inf")
+    return VerificationReport(tar_at, threshold_at, auc, values_at, tar, far, len(genuine), impostor)
+
+
+def _wide(values: Tensor) -> Tensor:
+    """Half precision as float32, which every operation exists for."""
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
+
+
+def _known(query: _torch_ranks.Labels, junk_id: int | None) -> Tensor:
+    """Whether a query has an identity, ``(B, 1)``: a junk query makes neither genuine nor impostor pairs."""
+    if junk_id is None:
+        return torch.ones_like(query.identities, dtype=torch.bool)[:, None]
+    return (query.identities != junk_id)[:, None]

@@ -1,0 +1,390 @@
+"""Distances between features: Euclidean, cosine, Mahalanobis and XQDA; query expansion, flip averaging."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from . import _checks
+
+__all__ = [
+    "XQDA",
+    "EuclideanRanker",
+    "MahalanobisRanker",
+    "expand_queries",
+    "flip_average",
+    "pairwise_distance",
+]
+
+
+def pairwise_distance(query: Tensor, gallery: Tensor, metric: str = "euclidean") -> Tensor:
+    """Distances of all pairs by one matrix product.
+
+    Args:
+        query: features ``(Q, D)``, float32, float64, float16 or bfloat16.
+        gallery: features ``(G, D)``, dtype and device of ``query``.
+        metric: ``"euclidean"``, ``"squared_euclidean"`` or ``"cosine"`` (1 less the cosine).
+
+    Returns:
+        ``(Q, G)``, from 0, float32 for half types. Near 0 the Euclidean ones lose digits, as
+        ``|x|^2 + |y|^2 - 2xy`` does; rank with float64 where that matters.
+
+    Raises:
+        TypeError: an argument is no tensor, or of an unsupported or unlike dtype.
+        ValueError: shapes or devices disagree, a metric is unknown, or cosine meets a vector of zeros.
+
+    Example:
+        >>> pairwise_distance(torch.tensor([[0.0, 0.0]]), torch.tensor([[3.0, 4.0]]))
+        tensor([[5.]])
+    """
+    op = "pairwise_distance"
+    query, gallery = _check_pair(query, gallery, op)
+    if metric == "cosine":
+        return (1.0 - _unit(query, "query", op) @ _unit(gallery, "gallery", op).T).clamp_(min=0.0)
+    if metric not in ("euclidean", "squared_euclidean"):
+        raise ValueError(f'{op}: metric must be "euclidean", "squared_euclidean" or "cosine", got {metric!r}')
+    squared = torch.addmm(gallery.square().sum(1)[None, :], query, gallery.T, alpha=-2.0)
+    squared += query.square().sum(1)[:, None]
+    squared.clamp_(min=0.0)
+    return squared.sqrt_() if metric == "euclidean" else squared
+
+
+class EuclideanRanker:
+    """Euclidean ranking (HCN, Table 3), on L2-normalised features unless ``normalize=False``.
+
+    Example:
+        >>> EuclideanRanker().distance(torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 3.0]]))
+        tensor([[1.4142]])
+    """
+
+    def __init__(self, *, normalize: bool = True) -> None:
+        self.normalize = normalize
+
+    def distance(self, query: Tensor, gallery: Tensor) -> Tensor:
+        """Distances ``(Q, G)``; see :func:`pairwise_distance`."""
+        query, gallery = _check_pair(query, gallery, type(self).__name__)
+        if self.normalize:
+            query = _unit(query, "query", type(self).__name__)
+            gallery = _unit(gallery, "gallery", type(self).__name__)
+        return pairwise_distance(query, gallery, "euclidean")
+
+
+class MahalanobisRanker:
+    r"""Ranking by :math:`d(p, g) = (f_p - f_g)^T M (f_p - f_g)`, the nearest first (HCN, Eq. 1).
+
+    The paper prints argmax of this; a distance wants the least.
+
+    Args:
+        matrix: M ``(D, D)``, float32 or float64, symmetric, with no eigenvalue below zero beyond rounding.
+        project: bring M to the nearest positive semi-definite matrix instead of refusing it.
+
+    Raises:
+        TypeError, ValueError: M is not such a matrix.
+
+    Example:
+        >>> ranker = MahalanobisRanker(torch.diag(torch.tensor([1.0, 4.0])))
+        >>> ranker.distance(torch.zeros(1, 2), torch.ones(1, 2))
+        tensor([[5.]])
+    """
+
+    def __init__(self, matrix: Tensor, *, project: bool = False) -> None:
+        op = type(self).__name__
+        _checks.check_features(matrix, "matrix", ("D", "D"), op)
+        if matrix.dtype not in (torch.float32, torch.float64):
+            raise TypeError(
+                f"{op}: matrix must be float32 or float64, got {_checks.dtype_name(matrix.dtype)}"
+            )
+        if matrix.shape[0] != matrix.shape[1] or matrix.shape[0] == 0:
+            raise ValueError(f"{op}: matrix must have shape (D, D), got {tuple(matrix.shape)}")
+        if not torch.isfinite(matrix).all():
+            raise ValueError(f"{op}: matrix must be finite")
+        wide = matrix.double()
+        size = float(wide.abs().max())
+        if float((wide - wide.T).abs().max()) > 1e-5 * size:
+            raise ValueError(f"{op}: matrix must be symmetric")
+        values, vectors = torch.linalg.eigh((wide + wide.T) / 2)
+        if not project and float(values[0]) < -1e-5 * max(size, 1e-300):
+            raise ValueError(
+                f"{op}: matrix must be positive semi-definite, got an eigenvalue of {float(values[0]):.3g} "
+                "(project=True takes the nearest such matrix)"
+            )
+        kept = values > 0
+        self.projection = (vectors[:, kept] * values[kept].sqrt()).to(matrix.dtype)  # M = P P^T
+
+    @property
+    def matrix(self) -> Tensor:
+        """M ``(D, D)`` as used."""
+        return self.projection @ self.projection.T
+
+    def distance(self, query: Tensor, gallery: Tensor) -> Tensor:
+        """Distances ``(Q, G)`` of features ``(Q, D)`` and ``(G, D)``, from 0; not square-rooted."""
+        op = type(self).__name__
+        query, gallery = _check_pair(query, gallery, op)
+        _check_length(query, self.projection.shape[0], op)
+        projection = self.projection.to(query)
+        return pairwise_distance(query @ projection, gallery @ projection, "squared_euclidean")
+
+
+class XQDA:
+    r"""Cross-view quadratic discriminant analysis (HCN, section 3.1 and Table 2; Liao et al., CVPR 2015).
+
+    From features of two camera views, learns a subspace W and a metric M in it with
+    :math:`d(x, z) = (x - z)^T W M W^T (x - z)`. With the covariances :math:`\Sigma_I` of differences of the
+    same identity across views and :math:`\Sigma_E` of different identities, W holds the eigenvectors of
+    :math:`\Sigma_I^{-1} \Sigma_E` whose eigenvalue is above 1 (at least one), and
+    :math:`M = (W^T \Sigma_I W)^{-1} - (W^T \Sigma_E W)^{-1}`. Covariances come from class sums: no pair is
+    ever listed. If D exceeds the number of samples, features are first reduced by a QR factorisation, which
+    changes nothing.
+
+    Args:
+        regularization: added to the diagonal of :math:`\Sigma_I`; positive.
+        max_dim: most dimensions of W; None: all with an eigenvalue above 1.
+        project: project M to the cone of positive semi-definite matrices.
+
+    Attributes:
+        subspace: W ``(D, r)``, after :meth:`fit`.
+        metric: M ``(r, r)``.
+        eigenvalues: ``(r,)``, descending.
+
+    Example:
+        >>> views = torch.randn(40, 8), torch.randn(60, 8)
+        >>> model = XQDA().fit(*views, torch.arange(40) % 10, torch.arange(60) % 10)
+        >>> model.distance(torch.randn(3, 8), torch.randn(5, 8)).shape
+        torch.Size([3, 5])
+    """
+
+    def __init__(
+        self, regularization: float = 0.001, *, max_dim: int | None = None, project: bool = False
+    ) -> None:
+        if not regularization > 0.0:
+            raise ValueError(f"XQDA: regularization must be above 0, got {regularization}")
+        if max_dim is not None:
+            _checks.check_integer(max_dim, "max_dim", 1, 2**31, "XQDA")
+        self.regularization, self.max_dim, self.project = regularization, max_dim, project
+        self.subspace: Tensor | None = None
+        self.metric: Tensor | None = None
+        self.eigenvalues: Tensor | None = None
+
+    def fit(self, first: Tensor, second: Tensor, first_ids: Tensor, second_ids: Tensor) -> XQDA:
+        """Learns from features ``(n, D)`` and ``(m, D)`` of two views and their identities (integers).
+
+        Computes in float64 on the features' device; returns itself.
+
+        Raises:
+            TypeError, ValueError: arguments are of the wrong kind or shape, features are not finite, no
+                identity is in both views, or all pairs are of one identity.
+        """
+        first, second = _check_pair(first, second, "XQDA", ("first", "second"), ("n", "m"))
+        dtype, device = first.dtype, first.device
+        labels = [
+            _labels(ids, f"{name}_ids", len(view), device)
+            for ids, name, view in ((first_ids, "first", first), (second_ids, "second", second))
+        ]
+        left, right = first.double(), second.double()
+        basis = None
+        if left.shape[1] > left.shape[0] + right.shape[0]:
+            basis, reduced = torch.linalg.qr(torch.cat([left, right]).T)
+            left, right = reduced.T[: len(left)], reduced.T[len(left) :]
+        within, between = _covariances(left, right, *labels)
+        within.diagonal().add_(self.regularization)
+
+        # With within = L L^T, the symmetric L^-1 between L^-T has the eigenvalues of within^-1 between.
+        factor = torch.linalg.cholesky(within)
+        whitened = torch.linalg.solve_triangular(factor, between, upper=False)
+        whitened = torch.linalg.solve_triangular(factor, whitened.T, upper=False)
+        values, vectors = torch.linalg.eigh((whitened + whitened.T) / 2)
+        values, vectors = values.flip(0), vectors.flip(1)
+        rank = max(1, int((values > 1.0).sum()))
+        rank = min(rank, self.max_dim or rank)
+        subspace = torch.linalg.solve_triangular(factor.T, vectors[:, :rank], upper=True)
+        subspace = F.normalize(subspace, dim=0)
+        metric = torch.linalg.inv(subspace.T @ within @ subspace) - torch.linalg.inv(
+            subspace.T @ between @ subspace
+        )
+        metric = (metric + metric.T) / 2
+        if self.project:
+            roots, axes = torch.linalg.eigh(metric)
+            metric = (axes * roots.clamp(min=0.0)) @ axes.T
+        self.subspace = (subspace if basis is None else basis @ subspace).to(dtype)
+        self.metric, self.eigenvalues = metric.to(dtype), values[:rank].to(dtype)
+        return self
+
+    def distance(self, query: Tensor, gallery: Tensor) -> Tensor:
+        """Distances ``(Q, G)``, smaller is better; below 0 where M is not positive semi-definite."""
+        if self.subspace is None or self.metric is None:
+            raise RuntimeError("XQDA: fit must be called before distance")
+        query, gallery = _check_pair(query, gallery, "XQDA")
+        _check_length(query, self.subspace.shape[0], "XQDA")
+        left, right = query @ self.subspace.to(query), gallery @ self.subspace.to(query)
+        weighted = left @ self.metric.to(query)
+        squares = (right @ self.metric.to(query) * right).sum(1)
+        return (weighted * left).sum(1)[:, None] + squares[None, :] - 2.0 * weighted @ right.T
+
+
+def expand_queries(
+    query: Tensor,
+    gallery: Tensor,
+    *,
+    k: int = 10,
+    alpha: float | None = None,
+    search: Callable[[Tensor, int], tuple[Any, Any]] | None = None,
+) -> Tensor:
+    r"""Query expansion: each query becomes a mean of itself and its k nearest gallery items.
+
+    :math:`q' = q + \sum_{i \le k} w_i g_i`, L2-normalised, with :math:`w_i = 1` (average expansion, Chum
+    et al. 2007) or :math:`w_i = \max(\cos(q, g_i), 0)^\alpha` (Radenovic et al. 2018) if ``alpha`` is given.
+
+    Args:
+        query: features ``(Q, D)``; normalised here.
+        gallery: features ``(G, D)``, dtype and device of ``query``; normalised here.
+        k: items per query, from 0; at most G are there.
+        alpha: exponent, from 0; None: all weights 1.
+        search: finds the items: (unit queries, k) -> (anything, gallery rows ``(Q, k)``, -1 for none), such
+            as ``index.search`` of a :class:`GalleryIndex` whose ids are the gallery's rows. None: exact
+            search here, a block of queries at a time.
+
+    Returns:
+        Unit features ``(Q, D)``, float32 for half types.
+
+    Raises:
+        TypeError, ValueError: arguments are of the wrong kind, shape or range, or a vector is zero.
+
+    Example:
+        >>> expand_queries(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]]), k=1)
+        tensor([[0.7071, 0.7071]])
+    """
+    op = "expand_queries"
+    query, gallery = _check_pair(query, gallery, op)
+    _checks.check_integer(k, "k", 0, 2**31, op)
+    if alpha is not None and not 0.0 <= alpha < float("inf"):
+        raise ValueError(f"{op}: alpha must be finite and at least 0, got {alpha}")
+    query, gallery = _unit(query, "query", op), _unit(gallery, "gallery", op)
+    k = min(k, len(gallery))
+    if k == 0:
+        return query
+    step = max(1, (1 << 22) // max(len(gallery), k * gallery.shape[1]))
+    expanded = []
+    for block in query.split(step):
+        if search is None:
+            rows = (block @ gallery.T).topk(k, dim=1).indices
+        else:
+            rows = torch.as_tensor(search(block, k)[1]).to(gallery.device)
+            if rows.shape != (len(block), k) or bool((rows >= len(gallery)).any()):
+                raise ValueError(f"{op}: search must give ({len(block)}, {k}) rows of the gallery")
+        found = gallery[rows.clamp(min=0)]
+        weights = torch.ones_like(rows, dtype=block.dtype)
+        if alpha is not None:
+            weights = torch.einsum("qd,qkd->qk", block, found).clamp(min=0.0) ** alpha
+        expanded.append(block + torch.einsum("qk,qkd->qd", weights * (rows >= 0), found))
+    return F.normalize(torch.cat(expanded), dim=1)
+
+
+def flip_average(model: Callable[[Tensor], Tensor], images: Tensor, *, normalize: bool = True) -> Tensor:
+    """Features averaged over an image and its mirror image (paper 002, section 4).
+
+    Args:
+        model: images ``(N, C, H, W)`` -> features ``(N, D)``.
+        images: ``(N, C, H, W)``.
+        normalize: L2-normalise both features before, and the mean after.
+
+    Returns:
+        ``(N, D)``.
+
+    Raises:
+        TypeError, ValueError: images or the model's features are of the wrong kind or shape.
+
+    Example:
+        >>> flip_average(lambda images: images.flatten(1), torch.tensor([[[[1.0, 3.0]]]]), normalize=False)
+        tensor([[2., 2.]])
+    """
+    op = "flip_average"
+    if not isinstance(images, Tensor):
+        raise TypeError(f"{op}: images must be a torch.Tensor, got {type(images).__name__}")
+    if images.dim() != 4:
+        raise ValueError(f"{op}: images must have shape (N, C, H, W), got {tuple(images.shape)}")
+    features = [model(images), model(images.flip(-1))]
+    for each in features:
+        _checks.check_features(each, "the model's output", ("N", "D"), op)
+    if not normalize:
+        return (features[0] + features[1]) / 2
+    first, second = (F.normalize(each, dim=1) for each in features)
+    return F.normalize(first + second, dim=1)
+
+
+def _covariances(
+    left: Tensor, right: Tensor, left_labels: Tensor, right_labels: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Covariances of cross-view differences, of one identity and of two, through sums per identity."""
+    classes, codes = torch.cat([left_labels, right_labels]).unique(return_inverse=True)
+    code_left, code_right = codes[: len(left)], codes[len(left) :]
+    count_left = torch.bincount(code_left, minlength=len(classes)).double()
+    count_right = torch.bincount(code_right, minlength=len(classes)).double()
+    sum_left = left.new_zeros(len(classes), left.shape[1]).index_add_(0, code_left, left)
+    sum_right = right.new_zeros(len(classes), right.shape[1]).index_add_(0, code_right, right)
+
+    # Sum over pairs of (x - z)(x - z)^T = sum of n_z x x^T + n_x z z^T - x z^T - z x^T.
+    cross = sum_left.T @ sum_right
+    weighted_left = left * count_right[code_left][:, None]
+    weighted_right = right * count_left[code_right][:, None]
+    within = weighted_left.T @ left + weighted_right.T @ right - cross - cross.T
+    total_cross = torch.outer(left.sum(0), right.sum(0))
+    total = len(right) * (left.T @ left) + len(left) * (right.T @ right) - total_cross - total_cross.T
+    same = float((count_left * count_right).sum())
+    different = len(left) * len(right) - same
+    if same == 0:
+        raise ValueError("XQDA: first_ids and second_ids must share an identity, but they share none")
+    if different == 0:
+        raise ValueError("XQDA: first_ids and second_ids must hold two identities or more, got one")
+    return within / same, (total - within) / different
+
+
+def _check_pair(
+    query: Tensor,
+    gallery: Tensor,
+    op: str,
+    names: tuple[str, str] = ("query", "gallery"),
+    rows: tuple[str, str] = ("Q", "G"),
+) -> tuple[Tensor, Tensor]:
+    """Both as finite features of one length, kind and device; half types as float32."""
+    for features, name, row in zip((query, gallery), names, rows, strict=True):
+        _checks.check_features(features, name, (row, "D"), op)
+    _checks.check_alike(gallery, names[1], query, names[0], op)
+    if query.shape[1] != gallery.shape[1]:
+        raise ValueError(
+            f"{op}: {names[1]} must have the D = {query.shape[1]} of {names[0]}, got {gallery.shape[1]}"
+        )
+    for features, name in zip((query, gallery), names, strict=True):
+        finite = torch.isfinite(features).all(1)
+        if not finite.all():
+            row_number = int((~finite).long().argmax())
+            raise ValueError(f"{op}: {name} must be finite, but row {row_number} is not")
+    if query.dtype in (torch.float16, torch.bfloat16):
+        return query.float(), gallery.float()
+    return query, gallery
+
+
+def _check_length(features: Tensor, length: int, op: str) -> None:
+    if features.shape[1] != length:
+        raise ValueError(f"{op}: features must have D = {length}, got {features.shape[1]}")
+
+
+def _labels(values: Any, argument: str, size: int, device: torch.device) -> Tensor:
+    labels = torch.as_tensor(values, device=device)
+    if labels.is_floating_point() or labels.dtype == torch.bool:
+        raise TypeError(f"XQDA: {argument} must be integers, got {_checks.dtype_name(labels.dtype)}")
+    if labels.shape != (size,):
+        raise ValueError(f"XQDA: {argument} must have shape ({size},), got {tuple(labels.shape)}")
+    return labels.long()
+
+
+def _unit(features: Tensor, argument: str, op: str) -> Tensor:
+    """Rows of length 1; a row of zeros has no direction."""
+    norms = features.norm(dim=1, keepdim=True)
+    if bool((norms == 0).any()):
+        row = int((norms[:, 0] == 0).long().argmax())
+        raise ValueError(f"{op}: {argument} must not hold a vector of zeros, but row {row} is one")
+    return features / norms

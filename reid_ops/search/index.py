@@ -1,0 +1,349 @@
+"""GalleryIndex: features in, ranked identifiers out."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from reid_ops import _checks
+
+from . import exact
+from .approximate import KINDS, Approximate, RecallReport, import_faiss
+from .contents import REBUILD_DEAD
+from .files import Files
+from .rows import NO_CAMERA, Rows, check_features
+
+_OP = "GalleryIndex"
+_METRICS = ("cosine", "euclidean")
+_REBUILD_GROWTH = 2  # an approximate index is trained anew when the gallery has grown so many times
+_FEW = 0.05  # a filter that leaves a smaller share is searched exactly
+_LEAST_COUNTED, _MOST_COUNTED = 10, 100  # neighbours that recall counts, around the k of the first search
+_SAMPLE = 256  # gallery items that recall is measured with
+
+
+class GalleryIndex(Files):
+    """Searches a gallery of features; keeps identifiers and cameras beside them (SPEC 7.4, F059).
+
+    ``kind="flat"`` is exact, by faiss or by torch, with the same answers: scores are computed in float64 from
+    the stored float32 vectors and rounded to float32; equal scores are ranked by position. ``"ivf"``,
+    ``"ivfpq"`` and ``"hnsw"`` are faiss's approximate indexes; they are trained at the first search, their
+    effort (``nprobe``, ``efSearch``) is the least that reaches the recall target on a sample, and their
+    candidates get the same scores.
+
+    Args:
+        dim: length D of the features.
+        metric: ``"cosine"`` (features are L2-normalised when they come in; scores are similarities, largest
+            first) or ``"euclidean"`` (scores are distances, smallest first).
+        kind: ``"flat"``, ``"ivf"``, ``"ivfpq"`` or ``"hnsw"``.
+        device: ``"auto"`` (CUDA if torch sees a GPU), ``"cpu"`` or a CUDA device. Approximate kinds use
+            the GPU if faiss does, and the CPU for filtered searches; ``"hnsw"`` always runs on the CPU.
+        shards: spread the vectors over so many GPUs (on the CPU: search them in so many runs); None: 1.
+        backend: of the flat kind: ``"faiss"``, ``"torch"``, or ``"auto"``: faiss on the CPU where it is
+            installed, otherwise torch. Filtered flat searches always run in torch.
+        recall: target of approximate kinds, in (0, 1].
+
+    Raises:
+        TypeError, ValueError: an argument is of the wrong kind or out of range.
+        RuntimeError: faiss is needed and not installed.
+
+    Not to be changed by one thread while another one searches. Any number of processes may read a file that
+    one writes: see :meth:`save`.
+
+    Example:
+        >>> index = GalleryIndex(2)
+        >>> index.add(np.array([[1.0, 0.0], [0.0, 1.0]]), ids=[10, 20], cameras=[0, 1])
+        array([10, 20])
+        >>> index.search(np.array([[3.0, 4.0]]), k=2)
+        (array([[0.8, 0.6]], dtype=float32), array([[20, 10]]))
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        metric: str = "cosine",
+        kind: str = "flat",
+        device: str | torch.device = "auto",
+        shards: int | None = None,
+        backend: str = "auto",
+        recall: float = 0.99,
+    ) -> None:
+        _checks.check_integer(dim, "dim", 1, 1 << 20, _OP)
+        for argument, value, allowed in (
+            ("metric", metric, _METRICS),
+            ("kind", kind, ("flat", *KINDS)),
+            ("backend", backend, ("auto", "faiss", "torch")),
+        ):
+            if value not in allowed:
+                names = ", ".join(f'"{name}"' for name in allowed)
+                raise ValueError(f"{_OP}: {argument} must be one of {names}, got {value!r}")
+        if not 0.0 < recall <= 1.0:
+            raise ValueError(f"{_OP}: recall must be in (0, 1], got {recall}")
+        if kind != "flat" and backend == "torch":
+            raise ValueError(f'{_OP}: backend "torch" is exact: kind must be "flat", got {kind!r}')
+        self.dim, self.metric, self.kind, self.recall = dim, metric, kind, float(recall)
+        self.device = _device(device)
+        self.shards = _shards(shards, self.device)
+        if kind != "flat" or backend == "faiss":
+            import_faiss()
+        on_cpu = self.device.type == "cpu" and self.shards == 1
+        installed = importlib.util.find_spec("faiss") is not None
+        self.backend = ("faiss" if on_cpu and installed else "torch") if backend == "auto" else backend
+        self.generation = 0
+        self._rows = Rows(dim)
+        self._next_id = 0
+        self._approximate: Approximate | None = None
+        self._placed: tuple[tuple[int, Tensor], ...] = ()
+        self._mapped = False
+        self._source = None
+
+    # --------------------------------------------------------------------------------------- search
+
+    def search(
+        self, query: Any, k: int, *, cameras: Any = None, only: Any = None, exclude: Any = None
+    ) -> tuple[Any, Any]:
+        """The k best items of each query.
+
+        Args:
+            query: features ``(Q, D)``, numpy or torch, any floating type.
+            k: from 1; may exceed the number of items.
+            cameras: the queries' cameras ``(Q,)``: items of the same camera are left out. A camera of -1,
+                of query or item, is unknown and leaves nothing out.
+            only: identifiers ``(n,)`` to search among; all must be known.
+            exclude: identifiers ``(n,)`` to leave out; unknown ones do no harm.
+
+        Returns:
+            scores float32 ``(Q, k)``, best first, and identifiers int64 ``(Q, k)``; where fewer than k items
+            are left, NaN and -1. Torch tensors on the query's device if the query is one, else numpy arrays.
+
+        Raises:
+            TypeError, ValueError: an argument is refused (NaN and infinities name their row), or the index is
+                empty.
+        """
+        found_scores, slots = self._search(query, k, cameras, only, exclude)
+        names = np.where(slots >= 0, self._rows.ids[np.maximum(slots, 0)], -1)
+        return _like(query, found_scores, names)
+
+    def rerank(
+        self,
+        query: Any,
+        k: int,
+        k1: int = 20,
+        k2: int = 6,
+        lambda_value: float = 0.3,
+        *,
+        candidates: int | None = None,
+        cameras: Any = None,
+        only: Any = None,
+        exclude: Any = None,
+    ) -> tuple[Any, Any]:
+        """k-reciprocal re-ranking of each query's best candidates (SPEC 6.3), each query for itself.
+
+        Only the candidates' features meet, so a query costs O(candidates^2 D) whatever the gallery's size,
+        and its result does not depend on the other queries. Neighbourhoods are those among the candidates:
+        with as many candidates as items this is :func:`reid_ops.k_reciprocal_rerank` of one query.
+
+        Args:
+            query: features ``(Q, D)``.
+            k: results per query, from 1.
+            k1: as in :func:`reid_ops.k_reciprocal_rerank`.
+            k2: as there.
+            lambda_value: as there.
+            candidates: how many items are re-ranked; None: 10 k, at least 5 k1 and 100.
+            cameras: as in :meth:`search`.
+            only: as there.
+            exclude: as there.
+
+        Returns:
+            distances float32 ``(Q, k)``, smallest first, and identifiers, as :meth:`search`.
+
+        Raises:
+            TypeError, ValueError: as :meth:`search` and ``k_reciprocal_rerank``.
+        """
+        k_reciprocal_rerank = importlib.import_module("reid_ops").k_reciprocal_rerank
+        _checks.check_integer(k, "k", 1, 1 << 31, _OP)
+        if candidates is None:
+            candidates = max(10 * k, 5 * k1, 100)
+        _checks.check_integer(candidates, "candidates", k, 1 << 31, _OP)
+        _, slots = self._search(query, min(candidates, len(self)), cameras, only, exclude)
+        vectors = check_features(query, "query", self.dim, self.metric == "cosine")
+        distances = np.full((len(vectors), k), np.nan, np.float32)
+        names = np.full((len(vectors), k), -1, np.int64)
+        for row, found in enumerate(slots):
+            found = np.sort(found[found >= 0])  # by position, so that equal distances are ranked by it
+            if len(found) == 0:
+                continue
+            values, order = k_reciprocal_rerank(
+                torch.from_numpy(vectors[row : row + 1]).to(self.device),
+                torch.from_numpy(self._rows.vectors[found]).to(self.device),
+                k1=k1, k2=k2, lambda_value=lambda_value, topk=min(k, len(found)),
+            )  # fmt: skip
+            width = values.shape[1]
+            distances[row, :width] = values[0].cpu().numpy()
+            names[row, :width] = self._rows.ids[found[order[0].cpu().numpy()]]
+        return _like(query, distances, names)
+
+    def build(self, *, queries: Any = None, k: int = 10) -> RecallReport | None:
+        """Trains an approximate kind now and sets its effort; a flat index has nothing to do.
+
+        Args:
+            queries: features ``(S, D)`` like those to come; None: a sample of the gallery, each item looking
+                for its neighbours other than itself. Real queries lie farther from their neighbours, so
+                the recall measured on them is the one to trust.
+            k: neighbours that recall counts, from 1.
+
+        Returns:
+            What was measured, also at :attr:`recall_report`; None for a flat index.
+        """
+        _checks.check_integer(k, "k", 1, 1 << 31, _OP)
+        if self.kind == "flat":
+            return None
+        if len(self) == 0:
+            raise ValueError(f"{_OP}: the index is empty")
+        if self._rows.dead:
+            self._check_writable()
+            self._rows.compact()
+        vectors = self._rows.vectors
+        self._approximate = Approximate.build(self.kind, self.metric, vectors)
+        itself = None
+        if queries is None:
+            itself = np.random.default_rng(0).choice(len(vectors), min(_SAMPLE, len(vectors)), replace=False)
+            sample = np.array(vectors[itself])
+        else:
+            sample = check_features(queries, "queries", self.dim, self.metric == "cosine")
+            if len(sample) == 0:
+                raise ValueError(f"{_OP}: queries must have at least one row")
+        wanted = min(k + (itself is not None), len(vectors))
+        truth = exact.search(self._gallery(None), sample, None, wanted, self._engine())[1]
+        if itself is not None:
+            truth[truth == itself[:, None]] = -1
+        approximate = self._approximate
+
+        def find(effort: int) -> np.ndarray:
+            approximate.effort = effort
+            return self._best_candidates(sample, wanted, None)[1]
+
+        report = approximate.tune(self.recall, k, truth, find)
+        self._to_gpus()
+        return report
+
+    @property
+    def recall_report(self) -> RecallReport | None:
+        """What the recall target led to; None before an approximate index is built, and for a flat one."""
+        return None if self._approximate is None else self._approximate.report
+
+    # -------------------------------------------------------------------------------------- internal
+
+    def _search(
+        self, query: Any, k: int, cameras: Any, only: Any, exclude: Any
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Scores and positions ``(Q, k)``."""
+        _checks.check_integer(k, "k", 1, 1 << 31, _OP)
+        vectors = check_features(query, "query", self.dim, self.metric == "cosine")
+        if len(self) == 0:
+            raise ValueError(f"{_OP}: the index is empty")
+        seen = self._check_cameras(cameras, len(vectors))
+        allowed = self._allowed(only, exclude)
+        if self.kind == "flat":
+            return exact.search(self._gallery(allowed), vectors, seen, k, self._engine())
+        self._ensure_built(k)
+        allowed = self._allowed(only, exclude)  # building may have dropped dead rows
+        if seen is None:
+            return self._search_group(vectors, k, allowed)
+        scores = np.empty((len(vectors), k), np.float32)
+        slots = np.empty((len(vectors), k), np.int64)
+        for camera in np.unique(seen):
+            group = seen == camera
+            mask = allowed
+            if camera != NO_CAMERA:
+                other = self._rows.cameras != camera
+                mask = other if allowed is None else allowed & other
+            scores[group], slots[group] = self._search_group(vectors[group], k, mask)
+        return scores, slots
+
+    def _search_group(
+        self, vectors: np.ndarray, k: int, allowed: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """An approximate search under one filter; exact where the filter leaves few items."""
+        if allowed is not None and allowed.sum() <= max(_FEW * len(allowed), k):
+            return exact.search(self._gallery(allowed), vectors, None, k, self._engine())
+        return self._best_candidates(vectors, k, allowed)
+
+    def _best_candidates(
+        self, vectors: np.ndarray, k: int, allowed: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        assert self._approximate is not None
+        candidates = self._approximate.candidates(vectors, k, allowed)
+        scores, slots, _ = exact.rescore(self._gallery(allowed), vectors, candidates)
+        missing = max(0, k - slots.shape[1])
+        padding = ((0, 0), (0, missing))
+        return (
+            np.pad(scores[:, :k], padding, constant_values=np.nan),
+            np.pad(slots[:, :k], padding, constant_values=-1),
+        )
+
+    def _ensure_built(self, k: int) -> None:
+        built = self._approximate
+        if built is not None:
+            stale = self._rows.living > _REBUILD_GROWTH * max(1, built.trained_on)
+            stale = stale or self._rows.dead > REBUILD_DEAD * self._rows.count
+            if not stale or self._mapped:
+                return
+        self.build(k=min(max(k, _LEAST_COUNTED), _MOST_COUNTED))
+
+    def _gallery(self, allowed: np.ndarray | None) -> exact.Gallery:
+        rows = self._rows
+        spread = self.device.type == "cuda" or self.shards > 1
+        # A mapped gallery may be too large for any memory: it is searched block by block as it is read.
+        if (
+            spread
+            and not self._placed
+            and self._engine() == "torch"
+            and self.kind == "flat"
+            and not self._mapped
+        ):
+            self._placed = exact.place(rows.vectors, self.device, self.shards)
+        return exact.Gallery(
+            rows.vectors, rows.cameras, allowed, self.metric, rows.largest_square, self._placed
+        )
+
+    def _engine(self) -> str:
+        return self.backend if self.kind == "flat" else "torch"
+
+    def _to_gpus(self) -> None:
+        if self._approximate is None or self.device.type != "cuda" or self.kind == "hnsw":
+            return
+        first = (self.device.index or 0) if self.shards == 1 else 0
+        if import_faiss().get_num_gpus() >= first + self.shards:
+            self._approximate.gpus = list(range(first, first + self.shards))
+
+
+def _device(device: str | torch.device) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    chosen = torch.device(device)
+    if chosen.type not in ("cpu", "cuda"):
+        raise ValueError(f'{_OP}: device must be "auto", "cpu" or a CUDA device, got {device!r}')
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"{_OP}: device is {device!r}, but torch sees no CUDA device")
+    return chosen
+
+
+def _shards(shards: int | None, device: torch.device) -> int:
+    if shards is None:
+        return 1
+    _checks.check_integer(shards, "shards", 1, 1024, _OP)
+    if device.type == "cuda" and shards > torch.cuda.device_count():
+        raise ValueError(f"{_OP}: shards must be at most the {torch.cuda.device_count()} GPUs, got {shards}")
+    return shards
+
+
+def _like(query: Any, scores: np.ndarray, names: np.ndarray) -> tuple[Any, Any]:
+    if isinstance(query, Tensor):
+        return torch.from_numpy(scores).to(query.device), torch.from_numpy(names).to(query.device)
+    return scores, names

@@ -1,0 +1,164 @@
+"""The index's table: a vector, an identifier and a camera per row, growing at the end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+NO_CAMERA = -1
+
+
+class Rows:
+    """Columns of a growing table. Rows that were removed stay until :meth:`compact`, marked dead."""
+
+    def __init__(self, dim: int) -> None:
+        self._vectors: np.ndarray = np.empty((0, dim), np.float32)
+        self._ids = np.empty(0, np.int64)
+        self._cameras = np.empty(0, np.int64)
+        self._alive = np.empty(0, bool)
+        self.count = 0
+        self.dead = 0
+        self.largest_square = 0.0
+        self._order: np.ndarray | None = None  # positions by identifier, of living rows
+
+    @staticmethod
+    def of(vectors: np.ndarray, ids: np.ndarray, cameras: np.ndarray, alive: np.ndarray) -> Rows:
+        """A table over arrays that are there already, such as a mapped file's."""
+        rows = Rows(vectors.shape[1])
+        rows._vectors, rows._ids, rows._cameras, rows._alive = vectors, ids, cameras, alive
+        rows.count, rows.dead = len(ids), int((~alive).sum())
+        return rows
+
+    @property
+    def vectors(self) -> np.ndarray:
+        """float32 ``(count, D)``, dead rows too."""
+        return self._vectors[: self.count]
+
+    @property
+    def ids(self) -> np.ndarray:
+        """int64 ``(count,)``."""
+        return self._ids[: self.count]
+
+    @property
+    def cameras(self) -> np.ndarray:
+        """int64 ``(count,)``, -1: unknown."""
+        return self._cameras[: self.count]
+
+    @property
+    def alive(self) -> np.ndarray:
+        """Bool ``(count,)``, False: removed."""
+        return self._alive[: self.count]
+
+    @property
+    def living(self) -> int:
+        """Rows that are not dead."""
+        return self.count - self.dead
+
+    def append(self, vectors: np.ndarray, ids: np.ndarray, cameras: np.ndarray) -> None:
+        """Adds checked rows."""
+        end = self.count + len(ids)
+        if end > len(self._ids):
+            capacity = max(end, len(self._ids) * 3 // 2, 1024)
+            self._vectors = _grown(self.vectors, capacity)
+            self._ids = _grown(self.ids, capacity)
+            self._cameras = _grown(self.cameras, capacity)
+            self._alive = _grown(self.alive, capacity)
+        new = slice(self.count, end)
+        self._vectors[new], self._ids[new], self._cameras[new], self._alive[new] = vectors, ids, cameras, True
+        self.count = end
+        self._note_size(vectors)
+        self._order = None
+
+    def overwrite(self, slots: np.ndarray, vectors: np.ndarray, cameras: np.ndarray | None) -> None:
+        """Changes rows in their places."""
+        self._vectors[slots] = vectors
+        if cameras is not None:
+            self._cameras[slots] = cameras
+        self._note_size(vectors)
+
+    def kill(self, slots: np.ndarray) -> None:
+        """Marks rows dead."""
+        self._alive[slots] = False
+        self.dead += len(slots)
+        self._order = None
+
+    def compact(self) -> None:
+        """Drops dead rows; the others keep their order and move up."""
+        kept = self.alive
+        self._vectors, self._ids, self._cameras = self.vectors[kept], self.ids[kept], self.cameras[kept]
+        self._alive = np.ones(len(self._ids), bool)
+        self.count, self.dead, self._order = len(self._ids), 0, None
+
+    def find(self, ids: np.ndarray) -> np.ndarray:
+        """Positions of identifiers, -1 where there is no living row of that name."""
+        if self._order is None:
+            living = np.flatnonzero(self.alive)
+            self._order = living[np.argsort(self.ids[living], kind="stable")]
+        if len(self._order) == 0:
+            return np.full(len(ids), -1, np.int64)
+        names = self.ids[self._order]
+        place = np.minimum(np.searchsorted(names, ids), len(names) - 1)
+        return np.where(names[place] == ids, self._order[place], -1)
+
+    def _note_size(self, vectors: np.ndarray) -> None:
+        squares = np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64)
+        self.largest_square = max(self.largest_square, float(squares.max(initial=0.0)))
+
+
+def _grown(column: np.ndarray, capacity: int) -> np.ndarray:
+    wider = np.empty((capacity, *column.shape[1:]), column.dtype)
+    wider[: len(column)] = column
+    return wider
+
+
+def check_features(values: Any, argument: str, dim: int, unit_length: bool) -> np.ndarray:
+    """float32 ``(N, D)``, finite, L2-normalised if asked for; a new array unless nothing had to change."""
+    if isinstance(values, Tensor):
+        if not values.is_floating_point():
+            raise TypeError(f"GalleryIndex: {argument} must be of a floating type, got {values.dtype}")
+        values = values.detach().float().cpu().numpy()
+    elif not isinstance(values, np.ndarray):
+        raise TypeError(
+            f"GalleryIndex: {argument} must be a numpy array or a torch.Tensor, got {type(values).__name__}"
+        )
+    if not np.issubdtype(values.dtype, np.floating):
+        raise TypeError(f"GalleryIndex: {argument} must be of a floating type, got {values.dtype}")
+    if values.ndim != 2 or values.shape[1] != dim:
+        raise ValueError(f"GalleryIndex: {argument} must have shape (N, {dim}), got {values.shape}")
+    with np.errstate(over="ignore"):  # what overflows is infinite, and refused as such
+        features = np.ascontiguousarray(values, np.float32)
+    finite = np.isfinite(features).all(1)
+    if not finite.all():
+        raise ValueError(f"GalleryIndex: {argument} must be finite, but row {int(finite.argmin())} is not")
+    if not unit_length:
+        return features
+    lengths = np.sqrt(np.einsum("nd,nd->n", features, features, dtype=np.float64))
+    if (lengths == 0).any():
+        row = int((lengths == 0).argmax())
+        raise ValueError(f"GalleryIndex: {argument} has no direction in row {row}, a vector of zeros")
+    return (features / lengths[:, None]).astype(np.float32)
+
+
+def check_integers(
+    values: Any, argument: str, size: int | None = None, least: int | None = None
+) -> np.ndarray:
+    """int64 ``(size,)`` from a list, an array or a tensor of integers."""
+    array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    if array.size == 0:
+        array = array.astype(np.int64)
+    if not np.issubdtype(array.dtype, np.integer):
+        raise TypeError(f"GalleryIndex: {argument} must be integers, got {array.dtype}")
+    if array.ndim != 1 or (size is not None and len(array) != size):
+        expected = f"({'N' if size is None else size},)"
+        raise ValueError(f"GalleryIndex: {argument} must have shape {expected}, got {array.shape}")
+    if least is not None and array.size and array.min() < least:
+        raise ValueError(f"GalleryIndex: {argument} must be at least {least}, got {array.min()}")
+    return array.astype(np.int64)
+
+
+def first_repeated(ids: np.ndarray) -> int | None:
+    """An identifier that occurs twice, or None."""
+    values, counts = np.unique(ids, return_counts=True)
+    return int(values[counts > 1][0]) if (counts > 1).any() else None
