@@ -13,10 +13,11 @@ from benchmarks.harness import memory
 from benchmarks.harness.check import Outcome, check_ours, ours_outcome, refusal
 from benchmarks.harness.floors import Floors
 from benchmarks.harness.machine import LoadWatch
-from benchmarks.harness.model import Benchmark, Case, Function, Inputs, Mode
+from benchmarks.harness.model import Benchmark, Case, Formulation, Function, Inputs, Mode
 from benchmarks.harness.timing import Run, Samples, calibrate, cuda_run, host_run, interleave
 
 OURS = "ours"
+COMPILED_AT_MOST = 2  # formulations compiled a row
 _MOST_INPUT_SETS = 32
 
 
@@ -95,7 +96,9 @@ def run_benchmark(
                         torch.set_num_threads(threads)
                         cell = Cell(case, mode, dtype, threads)
                         _gather(benchmark, cell, inputs, expected, gradient, settings)
-                        yield _time(benchmark, cell, inputs, gradient, settings, floors, watch, peaks)
+                        yield _time(
+                            benchmark, cell, inputs, gradient, settings, floors, watch, peaks, expected
+                        )
     finally:
         torch.set_num_threads(before)
 
@@ -110,23 +113,35 @@ def _gather(
 ) -> None:
     """Fills the cell with the contenders that give the same result as ours."""
     cell.contenders[OURS] = _Contender(OURS, benchmark.ours)
-    if settings.compile:
-        torch.compiler.reset()
     for entry in benchmark.formulations:
         if not entry.applies(cell.case, cell.mode, cell.dtype):
             continue
-        candidates = {
-            entry.name: _Contender("handwritten" if entry.handwritten_backward else "eager", entry.function)
-        }
-        if settings.compile and entry.compilable and not entry.handwritten_backward:
-            compiled: Function = torch.compile(entry.function, dynamic=False)
-            candidates[f"compiled {entry.name}"] = _Contender("compiled", compiled)
-        for name, contender in candidates.items():
-            reason = refusal(benchmark, contender.function, cell.mode, inputs, expected, gradient)
-            if reason is None:
-                cell.contenders[name] = contender
-            else:
-                cell.refused[name] = reason
+        kind = "handwritten" if entry.handwritten_backward else "eager"
+        _add(benchmark, cell, entry.name, _Contender(kind, entry.function), inputs, expected, gradient)
+
+
+def _add(
+    benchmark: Benchmark,
+    cell: Cell,
+    name: str,
+    contender: _Contender,
+    inputs: Inputs,
+    expected: Outcome,
+    gradient: Tensor | None,
+) -> None:
+    """Admits a contender that gives the same result as ours, or notes why not."""
+    reason = refusal(benchmark, contender.function, cell.mode, inputs, expected, gradient)
+    if reason is None:
+        cell.contenders[name] = contender
+    else:
+        cell.refused[name] = reason
+
+
+def _to_compile(benchmark: Benchmark, cell: Cell) -> list[Formulation]:
+    """The formulations worth compiling: the quickest eager ones. Each costs half a minute to compile."""
+    able = [entry for entry in benchmark.formulations if entry.compilable and not entry.handwritten_backward]
+    able = [entry for entry in able if entry.name in cell.contenders]
+    return sorted(able, key=lambda entry: cell.contenders[entry.name].calibrated)[:COMPILED_AT_MOST]
 
 
 def _time(
@@ -138,13 +153,26 @@ def _time(
     floors: Floors,
     watch: LoadWatch,
     peaks: dict[str, int | None],
+    expected: Outcome,
 ) -> dict[str, Any]:
     """Times the cell's contenders and makes its record."""
     sets = _input_sets(benchmark, cell, inputs, settings)
     start = cuda_run if settings.device == "cuda" else host_run
-    for contender in cell.contenders.values():
+
+    def prepare(contender: _Contender) -> None:
         contender.run = start([_call(contender.function, each, cell.mode, gradient) for each in sets])
         contender.repetitions, contender.calibrated = calibrate(contender.run, settings.minimum_seconds)
+
+    for contender in cell.contenders.values():
+        prepare(contender)
+    if settings.compile:
+        torch.compiler.reset()
+        for formulation in _to_compile(benchmark, cell):
+            name = f"compiled {formulation.name}"
+            function: Function = torch.compile(formulation.function, dynamic=False)
+            _add(benchmark, cell, name, _Contender("compiled", function), inputs, expected, gradient)
+            if name in cell.contenders:
+                prepare(cell.contenders[name])
 
     kept = _worth_timing(cell, settings.prune)
     runs = {name: contender.run for name, contender in kept.items() if contender.run is not None}
