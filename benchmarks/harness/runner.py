@@ -168,11 +168,11 @@ def _time(
     if settings.compile:
         torch.compiler.reset()
         for formulation in _to_compile(benchmark, cell):
-            name = f"compiled {formulation.name}"
+            compiled = f"compiled {formulation.name}"
             function: Function = torch.compile(formulation.function, dynamic=False)
-            _add(benchmark, cell, name, _Contender("compiled", function), inputs, expected, gradient)
-            if name in cell.contenders:
-                prepare(cell.contenders[name])
+            _add(benchmark, cell, compiled, _Contender("compiled", function), inputs, expected, gradient)
+            if compiled in cell.contenders:
+                prepare(cell.contenders[compiled])
 
     kept = _worth_timing(cell, settings.prune)
     runs = {name: contender.run for name, contender in kept.items() if contender.run is not None}
