@@ -270,16 +270,44 @@ def test_batch_norm_is_sound_for_a_mean_of_1e4_times_the_spread(backend: Backend
     moments = single.square().mean((0, 2)) - single.mean((0, 2)).square()
     assert ((moments - exact).abs() / exact).max() > 1  # what a difference of moments would have given
 
+
+def test_training_is_sound_for_a_mean_of_1e4_times_the_spread(backend: Backend) -> None:
+    """End to end: theta and delta one, so that the product is that flat, and no residual to hide behind."""
     shape = (4, 16, 8, 6)
     x, grad = torch.randn(2, *shape, device=backend.device)
     x = 1e4 + x
-    exact_run = run(make(shape, backend.device, impl="reference"), x.double(), grad.double())
-    plain = run(make(shape, backend.device, torch.float32, impl="reference"), x, grad)
-    found = run(make(shape, backend.device, torch.float32), x, grad)
+
+    def train(dtype: torch.dtype, impl: str) -> Results:
+        module = reid_ops.HSGM(*shape[1:], residual=False, impl=impl)
+        module.momentum = 1.0  # the batch's own variance
+        return run(module.to(backend.device, dtype), x.to(dtype), grad.to(dtype))
+
+    exact = train(torch.float64, "reference")
+    plain, found = train(torch.float32, "reference"), train(torch.float32, "fused")
     for name in ("y", "x.grad", "running_mean", "running_var"):
-        usual = (plain[name].double() - exact_run[name]).abs().max()
-        error = (found[name].double() - exact_run[name]).abs().max()
-        assert error <= 4 * usual + 1e-5 * exact_run[name].abs().max(), name
+        usual = (plain[name].double() - exact[name]).abs().max()
+        error = (found[name].double() - exact[name]).abs().max()
+        assert error <= 4 * usual, f"{name}: off by {error:.3g}, plain PyTorch by {usual:.3g}"
+    squares = exact["running_mean"].square().max()  # one rounding of what a difference of moments subtracts
+    assert squares * ROUNDING[torch.float32] > 100 * usual
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_what_is_not_finite_stays_in_its_map(backend: Backend, value: float) -> None:
+    """Maps of 9 pixels fill no vectors: the sums' tail must not reach the next map's pixels."""
+    ops = getattr(torch.ops, backend.library)
+    n, c, h, w = 1, 3, 6, 3
+    grad = torch.ones(n, c, h, w, device=backend.device)
+    centred = torch.ones(n, 1, h, w, device=backend.device)
+    scale, shift = torch.ones(2, n, 2, c, device=backend.device)
+    scale[:, 0, 1] = value
+    for layout in (torch.contiguous_format, torch.channels_last):
+        sums, total, _ = ops.similarity_graph_sums(
+            grad.to(memory_format=layout), centred, scale, shift, [2], [1], 1.0, 0.2
+        )
+        assert not sums[0, 0, :3].isfinite().any()
+        assert torch.equal(sums[0, 0, 3:], torch.full_like(sums[0, 0, 3:], c))
+        assert torch.equal(total[0, 1], torch.full_like(total[0, 1], 9))
 
 
 @pytest.mark.parametrize("scale", [1e4, 1e-12])
