@@ -1,8 +1,8 @@
 """HSGM's fused forward and backward pass over the operators ``similarity_graph_*``.
 
 docs/hsgm.md derives the formulas; csrc/similarity_graph/kernels.h names the tensors. Forward reads the
-features twice and writes once, backward reads the output's gradient twice and writes once, and nothing
-of the features' size is kept in between.
+features twice and writes once, backward reads the output's gradient twice and writes once. Kept in
+between are tables of images, maps and channels (their sizes: docs/hsgm.md), not the features.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The hierarchical similarity graph module (paper 000, section III) over :mod:`reid_ops.similarity_graph`."""
+"""The hierarchical similarity graph module (HSGNet, section III) over :mod:`reid_ops.similarity_graph`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class HSGM(nn.Module):
 
     The features are divided into the maps of several levels (one whole, two halves, four quarter stripes).
     Every map g of h x w pixels gets, from its own two graphs, a rank-one map that is normalised and added
-    (paper 000, Eqs. 1-11):
+    (HSGNet, Eqs. 1-11):
 
     .. math::
         a_g = \sum_k \Theta_{g,k} \odot (I + E)\,\mathrm{AP}_k(\operatorname{mean}_c x_g), \qquad
@@ -45,8 +45,9 @@ class HSGM(nn.Module):
         y = s \sum_{\text{levels}} \big( x + \mathrm{LeakyReLU}(\mathrm{BN}_g(b_g a_g^\top)) \big)
 
     ``impl="fused"`` computes the batch norm of the product in closed form: forward reads ``x`` twice and
-    writes ``y`` once, backward reads ``dy`` twice and writes ``dx`` once, and only small tensors are kept
-    for it. ``impl="reference"`` is plain PyTorch with the same parameters, buffers and state dict.
+    writes ``y`` once, backward reads ``dy`` twice and writes ``dx`` once and keeps tables of images x maps x
+    channels, not the features (docs/hsgm.md has their sizes: small unless the features' height and width are).
+    ``impl="reference"`` is plain PyTorch with the same parameters, buffers and state dict.
 
     Args:
         channels, height, width: of the features, all >= 1. A height or width that does not divide is cut at
@@ -313,7 +314,7 @@ class HSGM(nn.Module):
 
     @classmethod
     def insert_after(cls, model: nn.Module, name: str, image_size: tuple[int, int], **options: Any) -> HSGM:
-        """Puts a module behind the layer ``name`` of ``model`` (paper 000, Figs. 6 and 7) and returns it.
+        """Puts a module behind the layer ``name`` of ``model`` (HSGNet, Figs. 6 and 7) and returns it.
 
         Args:
             model: any network of images (1, 3, H, W), such as a torchvision or timm ResNet.

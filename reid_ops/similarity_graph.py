@@ -1,4 +1,4 @@
-"""Neighbour-similarity graphs: kernels behind autograd (paper 000, Eqs. 3-5 and 8). HSGM: ``hsgm.py``."""
+"""Neighbour-similarity graphs: kernels behind autograd (HSGNet, Eqs. 3-5 and 8). HSGM: ``hsgm.py``."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def similarity_graph(
 ) -> Tensor:
     r"""Adds to every node a similarity-weighted mean of its neighbours: ``((I + E) v) * theta``.
 
-    Paper 000, Eqs. 3-5 for a grid (spatial graph) and Eq. 8 for a chain (channel graph):
+    HSGNet, Eqs. 3-5 for a grid (spatial graph) and Eq. 8 for a chain (channel graph):
 
     .. math::
         u_i = \Big(v_i + \sum_{j \in N(i)} E_{ij} v_j\Big)\,\theta_i, \qquad

@@ -1,4 +1,4 @@
-"""Reference of :func:`reid_ops.similarity_graph` and :class:`reid_ops.HSGM`: paper 000 in pure PyTorch.
+"""Reference of :func:`reid_ops.similarity_graph` and :class:`reid_ops.HSGM`: HSGNet in pure PyTorch.
 
 Equation numbers are the paper's. Everything works on any device and is differentiated by autograd.
 """
