@@ -287,7 +287,8 @@ def test_training_is_sound_for_a_mean_of_1e4_times_the_spread(backend: Backend) 
     for name in ("y", "x.grad", "running_mean", "running_var"):
         usual = (plain[name].double() - exact[name]).abs().max()
         error = (found[name].double() - exact[name]).abs().max()
-        assert error <= 4 * usual, f"{name}: off by {error:.3g}, plain PyTorch by {usual:.3g}"
+        assert error <= 8 * usual, f"{name}: off by {error:.3g}, plain PyTorch by {usual:.3g}"
+    # usual is now the running variance's.
     squares = exact["running_mean"].square().max()  # one rounding of what a difference of moments subtracts
     assert squares * ROUNDING[torch.float32] > 100 * usual
 
