@@ -46,7 +46,7 @@ class HSGM(nn.Module):
 
     ``impl="fused"`` computes the batch norm of the product in closed form: forward reads ``x`` twice and
     writes ``y`` once, backward reads ``dy`` twice and writes ``dx`` once and keeps tables of images x maps x
-    channels, not the features (docs/hsgm.md has their sizes: small unless the features' height and width are).
+    channels, not the features (sizes in docs/hsgm.md: small unless the features' height and width are).
     ``impl="reference"`` is plain PyTorch with the same parameters, buffers and state dict.
 
     Args:
