@@ -43,6 +43,20 @@ def check_integer(value: int, argument: str, least: int, most: int, op: str) -> 
         raise ValueError(f"{op}: {argument} must be in [{least}, {most}], got {value}")
 
 
+def check_number(value: float, argument: str, least: float, most: float, op: str) -> None:
+    """An int or a float (no bool, no NaN) in ``[least, most]``."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{op}: {argument} must be a number, got {type(value).__name__}")
+    if not least <= value <= most:
+        raise ValueError(f"{op}: {argument} must be in [{least:g}, {most:g}], got {value}")
+
+
+def check_flag(value: bool, argument: str, op: str) -> None:
+    """True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{op}: {argument} must be a bool, got {type(value).__name__}")
+
+
 def autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
     """Inside ``torch.autocast``: the tensors in its dtype, as for a convolution (float64 is left alone)."""
     device_type = tensors[0].device.type

@@ -1,12 +1,13 @@
 """HSGM's fused forward and backward pass over the operators ``similarity_graph_*``.
 
 docs/hsgm.md derives the formulas; csrc/similarity_graph/kernels.h names the tensors. Forward reads the
-features twice and writes once, backward reads the output's gradient twice and writes once, and nothing
-of the features' size is kept in between.
+features twice and writes once, backward reads the output's gradient twice and writes once. Kept in
+between are tables of images, maps and channels (their sizes: docs/hsgm.md), not the features.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -61,6 +62,15 @@ def map_sizes(plan: Plan, height: int, width: int) -> list[int]:
     ]
 
 
+def pixels_of_maps(plan: Plan, like: Tensor, height: int, width: int) -> Tensor:
+    """:func:`map_sizes` (maps,) as ``like``'s dtype, on its device.
+
+    Filled there, a run of equal sizes at a time: copying from the host would stop a CUDA graph.
+    """
+    runs = itertools.groupby(map_sizes(plan, height, width))
+    return torch.cat([like.new_full((len(list(run)),), size) for size, run in runs])
+
+
 def all_reduce(tensor: Tensor, group: Any) -> Tensor:
     """The sum over the group's processes; without a group, the tensor itself."""
     if group is None:
@@ -77,18 +87,16 @@ def fused(
     weight: Tensor,
     bias: Tensor,
     statistics: tuple[Tensor, Tensor] | None,
-    pixels: Tensor,
     plan: Plan,
     group: Any,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """``y`` and the batch's mean, biased variance (maps, C) and number of images over all processes.
+    """``y`` and the batch's mean, biased variance (maps, C) and number of values (maps,) over all processes.
 
     ``statistics``: mean and variance to normalise with (evaluation); None: those of the batch.
-    ``pixels`` (maps,): of each map, on the features' device (copying them there would stop a CUDA graph).
     """
     mean, variance = (None, None) if statistics is None else statistics
     outputs: tuple[Tensor, Tensor, Tensor, Tensor] = _Fused.apply(
-        x, theta, delta, weight, bias, mean, variance, pixels, plan, group
+        x, theta, delta, weight, bias, mean, variance, plan, group
     )
     return outputs
 
@@ -129,7 +137,6 @@ class _Fused(torch.autograd.Function):
         bias: Tensor,
         given_mean: Tensor | None,
         given_variance: Tensor | None,
-        pixels: Tensor,
         plan: Plan,
         group: Any,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -164,6 +171,7 @@ class _Fused(torch.autograd.Function):
                 batch_mean, batch_variance, count = _joint(batch_mean, batch_variance, count, group)
         else:
             batch_mean, batch_variance = given_mean.double(), given_variance.double()
+        counts = count * pixels_of_maps(plan, count, height, width)
         inverse = (batch_variance + plan.eps).rsqrt()
         scale, shift = ops.similarity_graph_affine(channel, mean, weight, bias, batch_mean, inverse, *size)
         y = ops.similarity_graph_excite(
@@ -172,22 +180,22 @@ class _Fused(torch.autograd.Function):
 
         ctx.save_for_backward(
             theta, delta, weight, means, centred, mean, spread, pooled, aggregate, channel, channel_aggregate,
-            scale, shift, batch_mean, inverse, count, pixels,
+            scale, shift, batch_mean, inverse, counts,
         )  # fmt: skip
         ctx.plan, ctx.group, ctx.uses_batch = plan, group, given_mean is None
-        ctx.mark_non_differentiable(batch_mean, batch_variance, count)
+        ctx.mark_non_differentiable(batch_mean, batch_variance, counts)
         ctx.set_materialize_grads(False)
-        return y, batch_mean, batch_variance, count
+        return y, batch_mean, batch_variance, counts
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_y: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         if grad_y is None:
-            return (None,) * 10
+            return (None,) * 9
         ops, plan = _dispatch.operators(), ctx.plan
         (
             theta, delta, weight, means, centred, mean, spread, pooled, aggregate, channel, channel_aggregate,
-            scale, shift, batch_mean, inverse, count, pixels,
+            scale, shift, batch_mean, inverse, counts,
         ) = ctx.saved_tensors  # fmt: skip
         height, width = grad_y.shape[2:]
         size = (height, width, *plan.maps)
@@ -200,7 +208,7 @@ class _Fused(torch.autograd.Function):
         mean_total, mean_moment = torch.zeros_like(grad_bias), torch.zeros_like(grad_weight)
         if ctx.uses_batch:
             joint = all_reduce(torch.stack([grad_bias, grad_weight]), ctx.group)
-            mean_total, mean_moment = (joint / (count * pixels)[:, None]).unbind()
+            mean_total, mean_moment = (joint / counts.clamp(min=1)[:, None]).unbind()
         grad_channel, offset, slope = ops.similarity_graph_affine_backward(
             total, moment, channel, mean, spread, *normalized[2:], mean_total, mean_moment, *size
         )
@@ -221,17 +229,19 @@ class _Fused(torch.autograd.Function):
             grad_x = ops.similarity_graph_input(grad_y, grad_squeezed, grad_means, *plan.maps, plan.residual)
         return (
             grad_x, grad_theta, grad_delta, grad_weight.to(weight.dtype), grad_bias.to(weight.dtype),
-            None, None, None, None, None,
+            None, None, None, None,
         )  # fmt: skip
 
 
 def _joint(mean: Tensor, variance: Tensor, count: Tensor, group: Any) -> tuple[Tensor, Tensor, Tensor]:
     """Statistics of all processes' batches: their means first, then squares around the joint mean."""
+    mean, variance = (torch.where(count > 0, table, 0) for table in (mean, variance))  # 0/0 of no images
     gathered = all_reduce(torch.cat([(mean * count).flatten(), count.view(1)]), group)
     images = gathered[-1]
-    joint_mean = gathered[:-1].view(mean.shape) / images
+    divisor = images.clamp(min=1)
+    joint_mean = gathered[:-1].view(mean.shape) / divisor
     squares = all_reduce((variance + (mean - joint_mean).square()) * count, group)
-    return joint_mean, squares / images, images
+    return joint_mean, squares / divisor, images
 
 
 @_dispatch.registers

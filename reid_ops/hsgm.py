@@ -1,4 +1,4 @@
-"""The hierarchical similarity graph module (paper 000, section III) over :mod:`reid_ops.similarity_graph`."""
+"""The hierarchical similarity graph module (HSGNet, section III) over :mod:`reid_ops.similarity_graph`."""
 
 from __future__ import annotations
 
@@ -12,16 +12,24 @@ from torch import Tensor, nn
 
 from . import _checks, reference
 from ._hsgm_fused import Plan, evaluate, fused, map_sizes
-from .similarity_graph import EDGES, check_edges, squared_radius
+from .similarity_graph import EDGES, MAX_REACH, check_edges, squared_radius
 
 __all__ = ["HSGM"]
 
 MAX_LEVELS = 6  # csrc/similarity_graph/geometry.h
 MAX_SCALES = 8
 MAX_PARTS = 32
+MAX_CUTS = 64
 POOLINGS = {"same": 0, "same_padded": 1, "stride": 2, "valid": 3}
 
 _OP = "HSGM"
+_LARGEST = torch.finfo(torch.float32).max
+# What the parameters' shapes and the plan were made of. (impl, momentum and sync_batchnorm may change.)
+_FIXED = (
+    "channels", "height", "width", "levels", "divisions", "scales", "neighborhood", "channel_window", "edges",
+    "split", "residual", "spatial", "channel", "aggregate_scale", "negative_slope", "share_parameters",
+    "include_self", "pooling", "eps",
+)  # fmt: skip
 
 
 class HSGM(nn.Module):
@@ -29,7 +37,7 @@ class HSGM(nn.Module):
 
     The features are divided into the maps of several levels (one whole, two halves, four quarter stripes).
     Every map g of h x w pixels gets, from its own two graphs, a rank-one map that is normalised and added
-    (paper 000, Eqs. 1-11):
+    (HSGNet, Eqs. 1-11):
 
     .. math::
         a_g = \sum_k \Theta_{g,k} \odot (I + E)\,\mathrm{AP}_k(\operatorname{mean}_c x_g), \qquad
@@ -37,8 +45,9 @@ class HSGM(nn.Module):
         y = s \sum_{\text{levels}} \big( x + \mathrm{LeakyReLU}(\mathrm{BN}_g(b_g a_g^\top)) \big)
 
     ``impl="fused"`` computes the batch norm of the product in closed form: forward reads ``x`` twice and
-    writes ``y`` once, backward reads ``dy`` twice and writes ``dx`` once, and only small tensors are kept
-    for it. ``impl="reference"`` is plain PyTorch with the same parameters, buffers and state dict.
+    writes ``y`` once, backward reads ``dy`` twice and writes ``dx`` once and keeps tables of images x maps x
+    channels, not the features (sizes in docs/hsgm.md: small unless the features' height and width are).
+    ``impl="reference"`` is plain PyTorch with the same parameters, buffers and state dict.
 
     Args:
         channels, height, width: of the features, all >= 1. A height or width that does not divide is cut at
@@ -71,6 +80,8 @@ class HSGM(nn.Module):
         ``x`` (N, channels, height, width), float32, float64, float16 or bfloat16 (half types accumulate in
         float32), contiguous or channels-last (kept, not copied; others are made contiguous). N may be 0 (the
         running statistics then stay).
+
+    The options are attributes; all but ``impl``, ``momentum`` and ``sync_batchnorm`` are read-only.
 
     Buffers: ``running_mean``, ``running_var`` (maps, channels), ``num_batches_tracked``. As with
     ``nn.BatchNorm2d``, a pass recomputed by ``torch.utils.checkpoint`` updates them a second time.
@@ -116,6 +127,23 @@ class HSGM(nn.Module):
         super().__init__()
         for value, name in ((channels, "channels"), (height, "height"), (width, "width")):
             _checks.check_integer(value, name, 1, 2**15, _OP)
+        for flag, name in (
+            (residual, "residual"), (spatial, "spatial"), (channel, "channel"),
+            (sync_batchnorm, "sync_batchnorm"), (include_self, "include_self"),
+        ):  # fmt: skip
+            _checks.check_flag(flag, name, _OP)
+        for number, name, least, most in (
+            (aggregate_scale, "aggregate_scale", -_LARGEST, _LARGEST),
+            (negative_slope, "negative_slope", -_LARGEST, _LARGEST),
+            (eps, "eps", 0.0, _LARGEST), (momentum, "momentum", 0.0, 1.0),
+        ):  # fmt: skip
+            _checks.check_number(number, name, least, most, _OP)
+        for numbers, name in ((levels, "levels"), (scales, "scales")):
+            if isinstance(numbers, str) or not isinstance(numbers, Sequence):
+                raise TypeError(f"{_OP}: {name} must be a sequence of ints, got {type(numbers).__name__}")
+        _checks.check_integer(channel_window, "channel_window", 1, MAX_REACH, _OP)
+        if isinstance(neighborhood, list):
+            neighborhood = tuple(neighborhood)
         self.channels, self.height, self.width = channels, height, width
         self.levels, self.scales = tuple(levels), tuple(scales)
         self.divisions = _divisions(self.levels, split, height, width)
@@ -138,10 +166,10 @@ class HSGM(nn.Module):
             edges,
             split,
         )
-        self.residual, self.spatial, self.channel = bool(residual), bool(spatial), bool(channel)
+        self.residual, self.spatial, self.channel = residual, spatial, channel
         self.aggregate_scale, self.negative_slope = float(aggregate_scale), float(negative_slope)
         self.share_parameters, self.sync_batchnorm, self.impl = share_parameters, sync_batchnorm, impl
-        self.include_self, self.pooling = bool(include_self), pooling
+        self.include_self, self.pooling = include_self, pooling
         self.eps, self.momentum = float(eps), float(momentum)
         self._plan = Plan(
             rows=tuple(rows for rows, _ in self.divisions),
@@ -174,18 +202,18 @@ class HSGM(nn.Module):
         self.register_buffer("running_mean", torch.zeros(maps, channels))
         self.register_buffer("running_var", torch.ones(maps, channels))
         self.register_buffer("num_batches_tracked", torch.zeros((), dtype=torch.int64))
-        self._sizes = sizes
-        # Integers: module.half() leaves them alone. Filled by reset_parameters, after creation on "meta" too.
-        self.register_buffer("_pixels", torch.zeros(maps, dtype=torch.int64), persistent=False)
         self.running_mean: Tensor
         self.running_var: Tensor
         self.num_batches_tracked: Tensor
-        self._pixels: Tensor
         self.reset_parameters()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _FIXED and name in self.__dict__:
+            raise AttributeError(f"{_OP}: {name} is fixed when the module is made; make another module")
+        super().__setattr__(name, value)
 
     def reset_parameters(self) -> None:
         """Theta, delta and weight one, bias zero, running statistics as new."""
-        self._pixels.copy_(torch.tensor(self._sizes, device="cpu"))
         for parameter in (self.theta, self.delta, self.weight):
             if parameter is not None:
                 nn.init.ones_(parameter)
@@ -217,11 +245,9 @@ class HSGM(nn.Module):
         ):
             return evaluate(x, theta, delta, weight, bias, self.running_mean, self.running_var, self._plan)
         given = None if self.training else (self.running_mean, self.running_var)
-        y, mean, variance, images = fused(
-            x, theta, delta, weight, bias, given, self._pixels, self._plan, group
-        )
-        if self.training and (x.shape[0] > 0 or group is not None):
-            self._update(mean, variance, images)
+        y, mean, variance, counts = fused(x, theta, delta, weight, bias, given, self._plan, group)
+        if self.training:
+            self._update(mean, variance, counts)
         return y
 
     def _reference(self, x: Tensor, delta: Tensor | None, weight: Tensor, bias: Tensor, group: Any) -> Tensor:
@@ -229,7 +255,9 @@ class HSGM(nn.Module):
         theta, delta = (None if p is None else p.to(precise) for p in (self.theta, delta))
         weight, bias = weight.to(precise), bias.to(precise)
         if x.shape[0] == 0 and group is None:  # PyTorch's batch norm has no statistics of nothing
-            return x * self._plan.residual
+            parameters = (p for p in (theta, delta, weight, bias) if p is not None)
+            nothing: Tensor = sum(p.sum() * 0 for p in parameters)  # type: ignore[assignment]
+            return x * self._plan.residual + nothing.to(x.dtype)  # the parameters' gradients are zeros
         running_mean, running_var = self.running_mean.to(precise), self.running_var.to(precise)
         with torch.autocast(x.device.type, enabled=False):
             y = reference.hsgm(
@@ -246,12 +274,13 @@ class HSGM(nn.Module):
         return y
 
     @torch.no_grad()
-    def _update(self, mean: Tensor, variance: Tensor, images: Tensor) -> None:
-        """Running statistics; like PyTorch's, with the unbiased variance."""
-        count = (images * self._pixels)[:, None]
-        unbiased = variance * (count / (count - 1))
-        self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
-        self.running_var.lerp_(unbiased.to(self.running_var.dtype), self.momentum)
+    def _update(self, mean: Tensor, variance: Tensor, counts: Tensor) -> None:
+        """Running statistics; like PyTorch's, with the unbiased variance. Without any values they stay."""
+        count = counts[:, None]
+        unbiased = variance * (count / (count - 1).clamp(min=1))
+        for running, batch in ((self.running_mean, mean), (self.running_var, unbiased)):
+            blended = running.lerp(batch.to(running.dtype), self.momentum)
+            running.copy_(torch.where(count > 0, blended, running))
 
     def _for_all_maps(self, parameter: Tensor | None) -> Tensor | None:
         """A row for every map from shared rows."""
@@ -285,13 +314,14 @@ class HSGM(nn.Module):
 
     @classmethod
     def insert_after(cls, model: nn.Module, name: str, image_size: tuple[int, int], **options: Any) -> HSGM:
-        """Puts a module behind the layer ``name`` of ``model`` (paper 000, Figs. 6 and 7) and returns it.
+        """Puts a module behind the layer ``name`` of ``model`` (HSGNet, Figs. 6 and 7) and returns it.
 
         Args:
             model: any network of images (1, 3, H, W), such as a torchvision or timm ResNet.
             name: the layer's dotted name, ``"layer3"`` for the paper's best place. An ``nn.Sequential`` gets
-                the module as its last child ``hsgm``, so that existing state-dict keys stay; another layer is
-                replaced by a Sequential of ``body`` (the layer) and ``hsgm``.
+                the module as its last child ``hsgm``, so that existing state-dict keys stay; another layer
+                (also a Sequential with a forward of its own) is replaced by a Sequential of ``body`` (the
+                layer) and ``hsgm``.
             image_size: height and width of the images: one is run through the model, up to the layer, to see
                 the features' size.
             **options: of :class:`HSGM`.
@@ -315,7 +345,7 @@ class HSGM(nn.Module):
         if first is not None:
             module.to(device=first.device, dtype=first.dtype if first.is_floating_point() else None)
         module.train(layer.training)
-        if isinstance(layer, nn.Sequential):
+        if type(layer).forward is nn.Sequential.forward:  # which runs whatever is appended
             layer.add_module("hsgm", module)
         else:
             parent, _, child = name.rpartition(".")
@@ -375,6 +405,12 @@ def _divisions(levels: tuple[int, ...], split: str, height: int, width: int) -> 
         divisions.append((rows, columns))
     if any(later <= earlier for earlier, later in itertools.pairwise(levels)):
         raise ValueError(f"{_OP}: levels must increase, got {levels}")
+    for size, axis, parts in ((height, "rows", 0), (width, "columns", 1)):
+        cuts = {size * i // maps[parts] for maps in divisions for i in range(1, maps[parts])}
+        if len(cuts) >= MAX_CUTS:
+            raise ValueError(
+                f"{_OP}: levels must cut the {axis} at fewer than {MAX_CUTS} places together, got {len(cuts)}"
+            )
     return divisions
 
 

@@ -1,4 +1,4 @@
-"""Neighbour-similarity graphs: kernels behind autograd (paper 000, Eqs. 3-5 and 8). HSGM: ``hsgm.py``."""
+"""Neighbour-similarity graphs: kernels behind autograd (HSGNet, Eqs. 3-5 and 8). HSGM: ``hsgm.py``."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def similarity_graph(
 ) -> Tensor:
     r"""Adds to every node a similarity-weighted mean of its neighbours: ``((I + E) v) * theta``.
 
-    Paper 000, Eqs. 3-5 for a grid (spatial graph) and Eq. 8 for a chain (channel graph):
+    HSGNet, Eqs. 3-5 for a grid (spatial graph) and Eq. 8 for a chain (channel graph):
 
     .. math::
         u_i = \Big(v_i + \sum_{j \in N(i)} E_{ij} v_j\Big)\,\theta_i, \qquad
@@ -57,11 +57,12 @@ def similarity_graph(
         edges: the reading of Eq. 3. ``"softmax"``: x_ij = v_j, rows sum to one. ``"printed"``: the numerator
             is e^{v_i}, as printed; its weights are unbounded and overflow for values some hundred apart.
             ``"product"``: x_ij = v_i v_j. ``"negdist"``: x_ij = -\|v_i - v_j\|. ``"none"``: E = 0 (ablation).
-            All take the row's maximum off first, so that softmax, product and negdist never overflow.
+            All take the row's maximum off first, so that softmax and negdist never overflow, and product
+            does not while every v_i v_j is finite.
 
     Returns:
         Shape and dtype of ``values``, contiguous. Differentiable in both arguments, deterministic; second
-        derivatives run on the reference's formulas. Keeps its dtype under ``torch.autocast``.
+        and higher derivatives run on the reference's formulas. Keeps its dtype under ``torch.autocast``.
 
     Raises:
         TypeError: an argument is no tensor, not a supported float type, or of another dtype.
@@ -99,7 +100,7 @@ def squared_radius(neighborhood: int | tuple[str, float] | None, is_grid: bool, 
         _checks.check_integer(half_width, "neighborhood", 1, MAX_REACH, op)  # type: ignore[arg-type]
         assert isinstance(half_width, int)
         return half_width**2
-    if isinstance(neighborhood, tuple) and len(neighborhood) == 2 and neighborhood[0] == "radius":
+    if isinstance(neighborhood, (tuple, list)) and len(neighborhood) == 2 and neighborhood[0] == "radius":
         radius = neighborhood[1]
         if isinstance(radius, bool) or not isinstance(radius, (int, float)) or not 1 <= radius <= MAX_REACH:
             raise ValueError(f"{op}: the radius of neighborhood must be in [1, {MAX_REACH}], got {radius!r}")
@@ -113,7 +114,7 @@ def squared_radius(neighborhood: int | tuple[str, float] | None, is_grid: bool, 
 
 def check_edges(edges: str, op: str) -> None:
     """One of the readings of Eq. 3."""
-    if edges not in EDGES:
+    if not isinstance(edges, str) or edges not in EDGES:
         names = ", ".join(f'"{name}"' for name in EDGES)
         raise ValueError(f"{op}: edges must be one of {names}, got {edges!r}")
 
@@ -185,19 +186,27 @@ def _register(library: str) -> None:
         ctx.graph = graph
 
     def backward_backward(ctx: Any, upstream: Tensor) -> tuple[Any, ...]:
-        """Second derivatives by differentiating the reference."""
-        saved = [None if tensor is None else tensor.detach() for tensor in ctx.saved_tensors]
+        """Second derivatives by differentiating the reference; with grad mode on, differentiable again."""
+        again = torch.is_grad_enabled()
+
+        def leaf_of(tensor: Tensor | None) -> Tensor | None:
+            if tensor is None or not (again and tensor.requires_grad):
+                return None if tensor is None else tensor.detach().requires_grad_()
+            return tensor.view_as(tensor)  # a node of its own, should the arguments depend on each other
+
         wanted = [k for k in range(3) if ctx.needs_input_grad[k]]
         radius_squared, include_self, edges = ctx.graph
         name = next(name for name, value in EDGES.items() if value == edges)
         with torch.enable_grad():
-            leaves = [None if tensor is None else tensor.requires_grad_() for tensor in saved]
+            leaves = [leaf_of(tensor) for tensor in ctx.saved_tensors]
             grad, values, theta = leaves
             assert grad is not None and values is not None
             output = graph_within(values, radius_squared, include_self, name)
             (first,) = torch.autograd.grad(output, values, _weighted(grad, theta), create_graph=True)
             targets = [leaf for k, leaf in enumerate(leaves) if k in wanted and leaf is not None]
-            found = torch.autograd.grad(first, targets, upstream, allow_unused=True)
+            found = torch.autograd.grad(
+                first, targets, upstream, allow_unused=True, create_graph=again, materialize_grads=True
+            )
         result: list[Tensor | None] = [None] * 6
         for k, gradient in zip(wanted, found, strict=True):
             result[k] = gradient

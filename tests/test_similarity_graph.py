@@ -141,6 +141,19 @@ def test_gradcheck(backend: Backend, edges: str) -> None:
         assert torch.autograd.gradgradcheck(call, (values, theta))
 
 
+@pytest.mark.parametrize("edges", EDGES)
+def test_third_derivatives(backend: Backend, edges: str) -> None:
+    """The gradient's own second gradients, also where the gradient comes from the values."""
+    values = torch.randn(1, 4, dtype=torch.float64, device=backend.device, requires_grad=True)
+    theta = torch.randn(4, dtype=torch.float64, device=backend.device, requires_grad=True)
+
+    def gradients(v: Tensor, t: Tensor) -> tuple[Tensor, ...]:
+        output = reid_ops.similarity_graph(v, t, edges=edges)
+        return torch.autograd.grad(output.square().sum(), (v, t), create_graph=True)
+
+    assert torch.autograd.gradgradcheck(gradients, (values, theta))
+
+
 def test_opcheck(backend: Backend) -> None:
     ops = getattr(torch.ops, backend.library)
     values = torch.randn(4, 3, 5, device=backend.device, requires_grad=True)

@@ -45,8 +45,9 @@ void sums_chunk(const Sums& call, const Chunk& chunk) {
               const Vector<T> d = grad * (a * scale[l] + shift[l] > zero ? factor : slope);
               total[l] += d;
               moment[l] += d * a;
+              // Lanes past the run are another map's pixels: 0 times an infinite scale would spoil them.
               T* target = pixels + l * stride + p;
-              store_narrowed<T, T>(target, load_widened<T, T>(target) + d * scale[l]);
+              store_some<T, T>(target, load_first<T, T>(target, count) + d * scale[l], count);
             }
           });
         });

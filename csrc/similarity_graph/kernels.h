@@ -1,7 +1,7 @@
 // similarity_graph: the contract between the torch-aware file (ops.cpp) and the kernels (cpu.cpp,
 // cuda.cu). Plain pointers and sizes, no torch header. docs/hsgm.md derives the formulas.
 //
-// HSGM (paper 000, Eqs. 1-11) adds to features x, for every level l of maps g, the batch-normalised
+// HSGM (HSGNet, Eqs. 1-11) adds to features x, for every level l of maps g, the batch-normalised
 // rank-one product of a spatial vector a (one value a pixel) and a channel vector b:
 //
 //   y = k * x + s * sum_l leaky(scale[n,g,c] * a[n,l,p] + shift[n,g,c])     g = map of level l at pixel p

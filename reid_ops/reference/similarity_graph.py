@@ -1,4 +1,4 @@
-"""Reference of :func:`reid_ops.similarity_graph` and :class:`reid_ops.HSGM`: paper 000 in pure PyTorch.
+"""Reference of :func:`reid_ops.similarity_graph` and :class:`reid_ops.HSGM`: HSGNet in pure PyTorch.
 
 Equation numbers are the paper's. Everything works on any device and is differentiated by autograd.
 """
@@ -50,7 +50,7 @@ def neighbor_offsets(
     """Row and column offsets of a node's neighbours: all within a squared distance."""
     if not grid:
         squared = (1 if neighborhood is None else int(neighborhood)) ** 2  # type: ignore[arg-type]
-    elif isinstance(neighborhood, tuple):
+    elif isinstance(neighborhood, (tuple, list)):
         squared = int(neighborhood[1] ** 2 + 1e-9)
     else:
         squared = {None: 1, 4: 1, 8: 2}[neighborhood]
@@ -276,13 +276,16 @@ def _batch_norm(
 
     count = product.new_tensor(product.numel() // product.shape[1])
     count = all_reduce(count, group=group)
-    mean = all_reduce(product.sum((0, 2, 3)), group=group) / count
+    divisor = count.clamp(min=1)  # all batches may be empty: the running statistics then stay
+    mean = all_reduce(product.sum((0, 2, 3)), group=group) / divisor
     centred = product - mean[:, None, None]
-    variance = all_reduce(centred.square().sum((0, 2, 3)), group=group) / count
+    variance = all_reduce(centred.square().sum((0, 2, 3)), group=group) / divisor
     running_mean, running_var = statistics
     if running_mean is not None and running_var is not None:
         with torch.no_grad():
-            running_mean.lerp_(mean.to(running_mean.dtype), momentum)
-            running_var.lerp_((variance * count / (count - 1)).to(running_var.dtype), momentum)
+            unbiased = variance * (count / (count - 1).clamp(min=1))
+            for running, batch in ((running_mean, mean), (running_var, unbiased)):
+                blended = running.lerp(batch.to(running.dtype), momentum)
+                running.copy_(torch.where(count > 0, blended, running))
     scale = weight * torch.rsqrt(variance + eps)
     return centred * scale[:, None, None] + bias[:, None, None]
