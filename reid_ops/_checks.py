@@ -60,7 +60,8 @@ def check_flag(value: bool, argument: str, op: str) -> None:
 def autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
     """Inside ``torch.autocast``: the tensors in its dtype, as for a convolution (float64 is left alone)."""
     device_type = tensors[0].device.type
-    if not torch.amp.is_autocast_available(device_type) or not torch.is_autocast_enabled(device_type):
+    # Meta tensors have no autocast and raise; torch 2.11 cannot trace the function that would tell.
+    if device_type == "meta" or not torch.is_autocast_enabled(device_type):
         return tensors
     dtype = torch.get_autocast_dtype(device_type)
     return tuple(t.to(dtype) if t.is_floating_point() and t.dtype != torch.float64 else t for t in tensors)
