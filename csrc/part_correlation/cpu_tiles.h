@@ -46,7 +46,8 @@ void correlate_tile(const Tile& tile, const T* signal, const T* filter, T* outpu
     const T* signal_column = signal + v * tile.signal_column_step * lanes;
     const T* filter_column = filter + v * tile.kernel_height * kParts * lanes;
     for (std::int64_t u = tile.u_begin; u < tile.u_end; ++u) {
-      REID_OPS_FORGET_LOADS();
+      // With one part there are registers to spare, and a load saved is worth more than they are.
+      if constexpr (kParts > 1) REID_OPS_FORGET_LOADS();
       Vector<T> tap[kParts];
 #pragma GCC unroll 4
       for (int p = 0; p < kParts; ++p) tap[p] = load_aligned(filter_column + (u * kParts + p) * lanes);
