@@ -251,7 +251,7 @@ def k_reciprocal_rerank_from_distance(
             ``METRIC=euclidean``.
 
     Returns:
-        As :func:`k_reciprocal_rerank`. No copy of the matrices is made.
+        As :func:`k_reciprocal_rerank`. Contiguous float32 and float64 matrices are read in place, not copied.
 
     Raises:
         TypeError, ValueError: as there; a distance that is NaN or infinite is named by its row.
