@@ -100,8 +100,9 @@ def k_reciprocal_rerank(
             R^*_g|`, which uses neither weights nor ``k2``.
         topk: the length of ranked lists to return instead of all distances, 1 to G.
         index: the gallery's own search (see ``SearchIndex``: ``search(query, k) -> (scores, ids)``, ids
-            being rows of ``gallery``). Lists are then as exact as the index. With ``normalize`` every row's
-            largest distance is still computed in full; the presets "spcl" and "fast-reid" do without.
+            being the rows of ``gallery`` nearest by Euclidean distance). Lists are then as exact as the
+            index. With ``normalize`` every row's largest distance is still computed in full; the presets
+            "spcl" and "fast-reid" do without.
         neighbours: those of an earlier search, ``(indices, largest)`` of :class:`reid_ops.Neighbours`, at
             least as long as the lists; for trying other k1, k2 and lambda.
         preset: the family of public code whose numbers to give: "zhong", "torchreid", "spcl" (which has no
