@@ -270,17 +270,16 @@ def reference(
         (np.array([item for item, _ in each], np.int64), np.array([weight for _, weight in each]))
         for each in holders
     ]
-    result = np.empty((queries, len(rank) - queries))
+    squares = (features**2).sum(1)
+    result = squares[:queries, None] + squares[queries:] - 2 * (features[:queries] @ features[queries:].T)
     for item in range(queries):
         shared = np.zeros(len(rank))
         for column, weight in rows[item].items():
             others, weights = listed[column]
             shared[others] += np.minimum(weight, weights)
-        squared = ((features[item] ** 2).sum() + (features[queries:] ** 2).sum(1)) - 2 * (
-            features[queries:] @ features[item]
-        )
         jaccard = 1 - shared[queries:] / (2 - shared[queries:])
-        result[item] = (1 - LAMBDA) * jaccard + LAMBDA * np.maximum(squared, 0) / scale[item]
+        original = np.maximum(result[item], 0) / scale[item]
+        result[item] = (1 - LAMBDA) * jaccard + LAMBDA * original
     return torch.from_numpy(result).to(query.device)
 
 

@@ -13,7 +13,7 @@ from . import _dispatch
 from ._neighbours import NO_MEASURE, State
 
 # Rows of Q x G worked on at a time where the whole is not asked for.
-_BLOCK_BYTES = 64 << 20
+_BLOCK_BYTES = 128 << 20
 
 
 @dataclass(frozen=True)

@@ -100,8 +100,9 @@ def k_reciprocal_rerank(
             R^*_g|`, which uses neither weights nor ``k2``.
         topk: the length of ranked lists to return instead of all distances, 1 to G.
         index: the gallery's own search (see ``SearchIndex``: ``search(query, k) -> (scores, ids)``, ids
-            being rows of ``gallery``). Lists are then as exact as the index. With ``normalize`` every row's
-            largest distance is still computed in full; the presets "spcl" and "fast-reid" do without.
+            being the rows of ``gallery`` nearest by Euclidean distance). Lists are then as exact as the
+            index. With ``normalize`` every row's largest distance is still computed in full; the presets
+            "spcl" and "fast-reid" do without.
         neighbours: those of an earlier search, ``(indices, largest)`` of :class:`reid_ops.Neighbours`, at
             least as long as the lists; for trying other k1, k2 and lambda.
         preset: the family of public code whose numbers to give: "zhong", "torchreid", "spcl" (which has no
@@ -145,14 +146,13 @@ def k_reciprocal_rerank(
     needs_products = lambda_value > 0
     # The search computes the products of queries and gallery: kept where the whole result is wanted.
     output = features.new_empty(queries, len(gallery)) if topk is None else None
-    has_products = False
+    searched = index is None and neighbours is None
     if neighbours is not None:
         found = given_neighbours(neighbours, places, items, definition.normalize, features, _RERANK)
     elif index is not None:
         found = search_index(features, places, queries, index, definition.normalize)
     else:
         found = search(features, places, queries=queries, products=output if needs_products else None)
-        has_products = True
     scale = _scale(found.largest, definition, features, items)
     encoding = Encoding(
         found.indices,
@@ -167,11 +167,13 @@ def k_reciprocal_rerank(
     cosine = definition.blend == "cosine"
     terms = torch.where(norms > 0, norms.rsqrt(), 0) if cosine else norms
 
-    def blended(rows: slice, block: Tensor, filled: bool) -> Tensor:
-        if needs_products and not filled:
-            inner_products(features[rows], features[queries:], block)
+    def blended(rows: slice, out: Tensor | None = None, *, has_products: bool = False) -> Tensor:
+        if needs_products and not has_products:
+            out = inner_products(features[rows], features[queries:], out)
+        elif out is None:
+            out = features.new_empty(rows.stop - rows.start, len(gallery))
         measured = Measured(
-            block,
+            out,
             COSINE if cosine else EUCLIDEAN,
             0 if cosine else definition.power // 4,
             terms[rows],
@@ -179,23 +181,14 @@ def k_reciprocal_rerank(
             scale[rows] if definition.blend == "encoded" else None,
         )
         encoding.blend(measured, rows.start, lambda_value)
-        return block
+        return out
 
-    if topk is None:
-        assert output is not None
-        for rows in row_blocks(queries, len(gallery), features):
-            blended(rows, output[rows], has_products)
-        return output
-    buffer = features.new_empty(0)
-
-    def compute(rows: slice) -> Tensor:
-        nonlocal buffer
-        size = (rows.stop - rows.start) * len(gallery)
-        if buffer.numel() < size:
-            buffer = features.new_empty(size)
-        return blended(rows, buffer[:size].view(-1, len(gallery)), False)
-
-    return nearest_of_blocks(queries, len(gallery), topk, features, compute)
+    if topk is not None:
+        return nearest_of_blocks(queries, len(gallery), topk, features, blended)
+    assert output is not None
+    for rows in row_blocks(queries, len(gallery), features):
+        blended(rows, output[rows], has_products=searched)
+    return output
 
 
 def rerank_neighbours(query: Tensor, gallery: Tensor, *, k1: int = 20) -> Neighbours:
@@ -259,7 +252,7 @@ def k_reciprocal_rerank_from_distance(
             ``METRIC=euclidean``.
 
     Returns:
-        As :func:`k_reciprocal_rerank`. No copy of the matrices is made.
+        As :func:`k_reciprocal_rerank`. Contiguous float32 and float64 matrices are read in place, not copied.
 
     Raises:
         TypeError, ValueError: as there; a distance that is NaN or infinite is named by its row.
