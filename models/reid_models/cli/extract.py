@@ -46,6 +46,8 @@ def run(options: Namespace) -> None:
 
     trained = load_trained(options.model)
     chosen = arguments.extraction(options, trained)
+    if options.dataset:
+        Path(options.output).mkdir(exist_ok=True)
     for file, records in files.items():
         extract_to_file(file, trained.model, records, dtype=getattr(torch, options.dtype), **chosen)
         print(f"written: {file} ({len(records)} images)")
@@ -65,7 +67,7 @@ def _image_file(options: Namespace) -> dict[Path, tuple[ImageRecord, ...]]:
 
 
 def _dataset_files(options: Namespace) -> dict[Path, tuple[ImageRecord, ...]]:
-    """Records of the splits asked for, by the files to write; makes the folder, not those above it."""
+    """Records of the splits asked for, by the files to write."""
     if options.images:
         raise ValueError("IMAGES and --dataset exclude each other")
     folder = Path(options.output)
@@ -76,7 +78,6 @@ def _dataset_files(options: Namespace) -> dict[Path, tuple[ImageRecord, ...]]:
         raise ValueError(f"--draw must be in [0, {len(dataset.draws)}), got {options.draw}")
     draw = dataset.draws[options.draw]
     splits = {"train": dataset.train, "query": draw.query, "gallery": draw.gallery}
-    folder.mkdir(exist_ok=True)
     return {folder / f"{split}.safetensors": splits[split] for split in options.split}
 
 
