@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(name: str, words: Sequence[str]) -> None:
     command = _module(name).COMMAND
-    command.run(_module("command").parse(command, words))
+    command.run(_module("command").read(command, words))
 
 
 def _module(name: str) -> ModuleType:
