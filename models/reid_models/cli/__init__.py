@@ -11,7 +11,15 @@ from types import ModuleType
 from .._suggest import unknown
 
 #: Commands in the order of ``reid --help``; each is the module of that name in this package.
-COMMANDS = ("extract", "index", "search", "rerank", "evaluate", "datasets", "benchmark")
+COMMANDS = (
+    "extract",
+    "index",
+    "search",
+    "rerank",
+    "evaluate",
+    "datasets",
+    "benchmark",
+)
 
 USAGE = 2  # exit status of bad input
 INTERRUPTED = 130  # of Ctrl-C, as shells have it
@@ -80,7 +88,8 @@ def _overview() -> str:
     commands = "\n".join(f"  {name:<{width}}  {summary}" for name, summary in summaries.items())
     return (
         "usage: reid COMMAND ...\n\nRe-identification: train models, search galleries, measure.\n\n"
-        f"commands:\n{commands}\n\n`reid COMMAND --help` shows a command's arguments and an example."
+        f"commands:\n{commands}\n\n`reid COMMAND --help` shows a command's arguments and an example.\n"
+        f"With {TRACEBACK}=1 in the environment an error is shown with where it came from."
     )
 
 
