@@ -17,7 +17,6 @@ from lightning.pytorch.plugins import LayerSync
 from lightning_utilities.core.apply_func import apply_to_collection
 from timm.layers.norm_act import convert_sync_batchnorm
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from reid_ops import HSGM
@@ -84,9 +83,9 @@ def _joint_forward(self: Any, inputs: Tensor) -> Tensor:
     dimensions = [d for d in range(inputs.dim()) if d != 1]
     shape = [1, -1, *[1] * (inputs.dim() - 2)]
     values = inputs.float() if inputs.dtype in (torch.float16, torch.bfloat16) else inputs
-    mean = all_reduce(values.mean(dimensions)) / processes
+    mean = _Sum.apply(values.mean(dimensions)) / processes
     centred = values - mean.view(shape)
-    variance = all_reduce(centred.square().mean(dimensions)) / processes
+    variance = _Sum.apply(centred.square().mean(dimensions)) / processes
     outputs = centred * (variance + self.eps).rsqrt().view(shape)
     if self.affine:
         outputs = outputs * self.weight.view(shape) + self.bias.view(shape)
@@ -97,6 +96,22 @@ def _joint_forward(self: Any, inputs: Tensor) -> Tensor:
         if hasattr(self, name):
             outputs = getattr(self, name)(outputs)
     return outputs
+
+
+class _Sum(torch.autograd.Function):
+    """The sum over processes, whose gradient is the sum of theirs."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        total = values.clone()
+        torch.distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        total = gradient.clone(memory_format=torch.contiguous_format)
+        torch.distributed.all_reduce(total)
+        return total
 
 
 def _track(norm: Any, mean: Tensor, variance: Tensor, count: int) -> None:

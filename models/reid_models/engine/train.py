@@ -16,7 +16,6 @@ import yaml  # type: ignore[import-untyped]
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_only
 
 from .._files import replacing
 from .checkpoints import LAST, BestModel, LastCheckpoint, WholeCheckpointIO
@@ -61,7 +60,7 @@ def train(recipe: Mapping[str, Any], overrides: Sequence[str] = ()) -> Path:
     parser = make_parser()
     configuration = read_configuration(parser, recipe, overrides)
     folder = Path(configuration.runs) / (configuration.name or "run")
-    settings = yaml.safe_load(parser.dump(configuration, skip_none=False))
+    settings = yaml.safe_load(parser.dump(configuration, skip_unset=False))
     first_process = _is_first_process()
     if first_process:
         _check_folder(folder, settings)
@@ -69,7 +68,7 @@ def train(recipe: Mapping[str, Any], overrides: Sequence[str] = ()) -> Path:
     resumed = configuration.resume and (folder / LAST).exists()
 
     seed_everything(configuration.seed_everything, workers=True, verbose=False)
-    made = parser.instantiate_classes(configuration)
+    made = parser.instantiate(configuration)
     made.data.make_sampler(world_size=int(os.environ.get("WORLD_SIZE", "1")))  # refuses a P that doesn't fit
     if first_process:
         made.data.prepare_data()
@@ -86,9 +85,8 @@ def train(recipe: Mapping[str, Any], overrides: Sequence[str] = ()) -> Path:
 
 
 def _is_first_process() -> bool:
-    lightning: Any = rank_zero_only  # knows the environments of torchrun, Slurm and Lightning itself
-    first: bool = lightning.rank == 0
-    return first
+    ranks = (os.environ.get(name) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))  # as Lightning does
+    return next((rank for rank in ranks if rank is not None), "0") == "0"
 
 
 def _check_folder(folder: Path, settings: Mapping[str, Any]) -> None:
@@ -122,7 +120,6 @@ def _make_trainer(given: Any, folder: Path, every_n_steps: int, checkpoint: Path
     return Trainer(**options, logger=loggers, callbacks=callbacks, plugins=plugins, default_root_dir=folder)
 
 
-@rank_zero_only
 def _keep_rows(folder: Path, steps: int) -> list[dict[str, str]]:
     """Rows of before the checkpoint; those behind it come again.
 
@@ -140,10 +137,10 @@ def _keep_rows(folder: Path, steps: int) -> list[dict[str, str]]:
 
 
 def _csv_logger(folder: Path, steps: int) -> CSVLogger:
-    rows = (_keep_rows(folder, steps) if steps else []) or []
+    rows = _keep_rows(folder, steps) if steps and _is_first_process() else []
     logger = CSVLogger(folder, name="", version="", flush_logs_every_n_steps=1)
     for row in rows:
-        values = {key: float(value) for key, value in row.items() if value and key != "step"}
+        values: Any = {key: value for key, value in row.items() if value and key != "step"}
         logger.experiment.log_metrics(values, int(row["step"]))
     if rows:
         logger.save()
@@ -160,6 +157,8 @@ def _quiet() -> Iterator[None]:
             ".*exists and is not empty.*",  # a run folder holds several things
             ".*is smaller than the logging interval.*",  # epochs are logged in any case
             ".*does not have many workers.*",  # data.workers is the user's
+            ".*sync_dist=True.*",  # what is logged is the same in every process
+            ".*torch.distributed.nn.functional.all_gather is deprecated.*",  # Lightning calls it
         ):
             warnings.filterwarnings("ignore", message)
         yield
