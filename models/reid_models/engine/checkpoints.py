@@ -18,8 +18,9 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from .._files import replacing
 from ..networks import save_model
+from .trained import BEST
 
-LAST, BEST = "last.ckpt", "best.safetensors"
+LAST = "last.ckpt"
 
 
 class WholeCheckpointIO(TorchCheckpointIO):

@@ -75,6 +75,7 @@ class ReidDataModule(LightningDataModule):
         self.evaluation_batch_size, self.workers, self.seed = evaluation_batch_size, workers, seed
         self.check_images = check_images
         self._train_loader: DataLoader[TrainBatch] | None = None
+        self._test_loader: DataLoader[Sample] | None = None
 
     @cached_property
     def dataset(self) -> ReidDataset:
@@ -155,6 +156,8 @@ class ReidDataModule(LightningDataModule):
 
         Where they don't divide it begins anew at their end, so that every process has as many.
         """
+        if self._test_loader is not None:
+            return self._test_loader
         trainer, records = self._trainer(), self.test_records
         share = math.ceil(len(records) / trainer.world_size)
         places = [(trainer.global_rank + i * trainer.world_size) % len(records) for i in range(share)]
@@ -166,6 +169,7 @@ class ReidDataModule(LightningDataModule):
             pin_memory=self._on_gpu(),
         )
         _draw_from_own_generator(loader)
+        self._test_loader = loader
         return loader
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:

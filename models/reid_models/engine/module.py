@@ -96,20 +96,19 @@ class ReidModule(LightningModule):
         trainer: Any = self.trainer
         self._rate = trainer.optimizers[0].param_groups[0]["lr"]
         self.log("loss", values["total"].detach(), prog_bar=True, logger=False)
-        if self.global_step % trainer.log_every_n_steps == 0:
+        logged = self.global_step % trainer.log_every_n_steps == 0
+        if logged or trainer.is_last_batch:  # not every step: reading a value waits for the device
             rows = {f"step/{name}": value.item() for name, value in values.items()}
-            self._write({**rows, "step/lr": self._rate}, self.global_step)
+            self._check_finite(rows)
+            if logged:
+                self._write({**rows, "step/lr": self._rate}, self.global_step)
         total: Tensor = values["total"]
         return total
 
     def on_train_epoch_end(self) -> None:
         """Logs the means over the epoch."""
         means = {name: metric.compute().item() for name, metric in self.means.items()}
-        if not all(map(math.isfinite, means.values())):
-            raise RuntimeError(
-                f"the loss is no longer finite in epoch {self.current_epoch + 1}, at learning rate "
-                f"{self._rate:g}: {means}"
-            )
+        self._check_finite(means)
         for metric in self.means.values():
             metric.reset()
         rows = {f"train/{name}": value for name, value in means.items()}
@@ -145,6 +144,13 @@ class ReidModule(LightningModule):
         optimizer = make_optimizer(self.network.parameters(), self.optimizer_options)
         scheduler, interval = make_schedule(optimizer, self.schedule_options, count_steps=data.count_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": interval}}
+
+    def _check_finite(self, values: Mapping[str, float]) -> None:
+        if not all(map(math.isfinite, values.values())):
+            raise RuntimeError(
+                f"the loss is no longer finite in epoch {self.current_epoch + 1}, at learning rate "
+                f"{self._rate:g}: {values}"
+            )
 
     def _write(self, values: Mapping[str, float], step: int) -> None:
         # Straight to the loggers, not through self.log: that would write an epoch's row only after the

@@ -21,8 +21,9 @@ from .._files import replacing
 from .checkpoints import LAST, BestModel, LastCheckpoint, WholeCheckpointIO
 from .configuration import check_same_run, make_parser, read_configuration, read_yaml
 from .processes import JointBatchNorm
+from .trained import RECIPE
 
-RECIPE, METRICS = "recipe.yaml", "metrics.csv"
+METRICS = "metrics.csv"
 KEPT = "metrics.csv.kept"  # rows of before, while Lightning begins its file anew
 
 
@@ -70,6 +71,9 @@ def train(recipe: Mapping[str, Any], overrides: Sequence[str] = ()) -> Path:
     seed_everything(configuration.seed_everything, workers=True, verbose=False)
     made = parser.instantiate(configuration)
     made.data.make_sampler(world_size=int(os.environ.get("WORLD_SIZE", "1")))  # refuses a P that doesn't fit
+    checkpoint = folder / LAST if resumed else None
+    with _quiet():
+        trainer = _make_trainer(made.trainer, folder, configuration.checkpoint_every_n_steps, checkpoint)
     if first_process:
         made.data.prepare_data()
         folder.mkdir(parents=True, exist_ok=True)
@@ -77,9 +81,7 @@ def train(recipe: Mapping[str, Any], overrides: Sequence[str] = ()) -> Path:
             with replacing(folder / RECIPE) as unfinished:
                 unfinished.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
 
-    checkpoint = folder / LAST if resumed else None
     with _quiet():
-        trainer = _make_trainer(made.trainer, folder, configuration.checkpoint_every_n_steps, checkpoint)
         trainer.fit(made.model, made.data, ckpt_path=checkpoint, weights_only=True)
     return folder
 
