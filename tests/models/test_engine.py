@@ -14,11 +14,16 @@ import yaml
 from reid_models import load_model
 from reid_models.cli import main
 from reid_models.data import make_synthetic
+from reid_models.data.pipeline import Augmentation
 from reid_models.engine.checkpoints import WholeCheckpointIO
+from reid_models.engine.configuration import make_parser, read_configuration
 from reid_models.engine.data_module import ReidDataModule
 from reid_models.engine.evaluation import evaluate_dataset
+from reid_models.engine.schedule import make_optimizer, make_schedule
 from reid_models.engine.train import train
 from reid_models.engine.trained import load_trained
+from reid_models.losses import WeightedLoss
+from reid_models.recipes import list_recipes, load_recipe
 
 from .engine_process import recipe
 
@@ -167,6 +172,17 @@ def test_processes_share_test_images(tmp_path: Path) -> None:
         parts.append([(i, c) for batch in part.val_dataloader() for i, c in zip(*batch[1:], strict=True)])
     together = [row for pair in zip(*parts, strict=True) for row in pair]
     assert together[:51] == [(record.identity, record.camera) for record in data.test_records]
+
+
+def test_every_recipe_is_a_configuration() -> None:
+    parser = make_parser()
+    assert len(list_recipes()) > 20
+    for name in list_recipes():
+        settings = read_configuration(parser, load_recipe(name).config, ["--data.root", "somewhere"])
+        optimizer = make_optimizer([torch.nn.Parameter(torch.zeros(1))], settings.model.optimizer)
+        make_schedule(optimizer, settings.model.schedule, count_steps=lambda: 9)
+        WeightedLoss(settings.model.losses)
+        Augmentation.from_mapping(settings.data.augmentation)
 
 
 def test_other_runs_are_not_overwritten(run: Path) -> None:

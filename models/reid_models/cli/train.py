@@ -5,14 +5,15 @@ from __future__ import annotations
 from .command import ArgumentParser, Command, Namespace
 
 EXAMPLE = """\
-reid train hsgnet_market --data.root /data/Market-1501-v15.09.15
-reid train hsgnet_market --data.root DIR --model.options.backbone resnet18 --trainer.max_epochs 3 --name trial
-reid train hsgnet_market --data.root DIR --trainer.precision bf16-mixed --model.channels_last true
-reid train hsgnet_market --data.root DIR --resume       # goes on after an interruption
-reid train hsgnet_market --help                         # every setting
-torchrun --nproc_per_node 4 -m reid_models train hsgnet_market --data.root DIR        # four GPUs
+reid train market1501_hsgnet --data.root /data/Market-1501-v15.09.15
+reid train market1501_hsgnet --data.root DIR --model.options.backbone resnet18 --trainer.max_epochs 3
+reid train market1501_hsgnet --data.root DIR --trainer.precision bf16-mixed --model.channels_last true
+reid train market1501_hsgnet --data.root DIR --resume       # goes on after an interruption
+reid train market1501_hsgnet --help                         # every setting
+reid recipes market1501_hsgnet > my.yaml; reid train my.yaml --data.root DIR
+torchrun --nproc_per_node 4 -m reid_models train market1501_hsgnet --data.root DIR   # four GPUs
 torchrun --nnodes 2 --nproc_per_node 8 --rdzv_backend c10d --rdzv_endpoint HOST:29400 \\
-         -m reid_models train hsgnet_market --data.root DIR   # on each of two machines, the same folder"""
+         -m reid_models train market1501_hsgnet --data.root DIR   # on both of two machines"""
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -22,20 +23,10 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> None:
     from ..engine.train import train
+    from ..recipes import load_recipe
 
-    name, recipe = _read_recipe(options.recipe)
-    folder = train({"name": name, **recipe}, options.settings)
-    print(folder)
-
-
-def _read_recipe(given: str) -> tuple[str, dict]:
-    """A recipe's name and settings."""
-    from pathlib import Path
-
-    from ..engine.configuration import read_yaml
-
-    path = Path(given)
-    return path.stem, read_yaml(path)
+    recipe = load_recipe(options.recipe)
+    print(train({"name": recipe.name, **recipe.config}, options.settings))
 
 
 COMMAND = Command(

@@ -8,7 +8,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
 from jsonargparse import Namespace
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser
@@ -102,23 +101,6 @@ def read_configuration(
         >>> configuration = read_configuration(make_parser(), recipe, words)
     """
     return parse(parser, ["--config", json.dumps(recipe), *overrides])
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A file of settings.
-
-    Raises:
-        FileNotFoundError, ValueError: no such file, or it isn't a mapping in YAML.
-    """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise FileNotFoundError(f"recipe {path} does not exist") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"recipe {path} must be YAML ({' '.join(str(error).split())})") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"recipe {path} must hold settings, got {type(content).__name__}")
-    return content
 
 
 def check_same_run(stored: Mapping[str, Any], given: Mapping[str, Any], folder: Path) -> None:

@@ -18,8 +18,9 @@ from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from .._files import replacing
+from ..recipes import load_recipe
 from .checkpoints import LAST, BestModel, LastCheckpoint, WholeCheckpointIO
-from .configuration import check_same_run, make_parser, read_configuration, read_yaml
+from .configuration import check_same_run, make_parser, read_configuration
 from .processes import JointBatchNorm
 from .trained import RECIPE
 
@@ -95,7 +96,7 @@ def _check_folder(folder: Path, settings: Mapping[str, Any]) -> None:
     if (folder / RECIPE).exists():
         if not settings["resume"]:
             raise FileExistsError(f"{folder} has a run: --resume goes on with it, --name starts another")
-        check_same_run(read_yaml(folder / RECIPE), settings, folder)
+        check_same_run(load_recipe(folder / RECIPE).config, settings, folder)
 
 
 def _make_trainer(given: Any, folder: Path, every_n_steps: int, checkpoint: Path | None) -> Trainer:
