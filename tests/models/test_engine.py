@@ -19,6 +19,7 @@ from reid_models.engine.checkpoints import WholeCheckpointIO
 from reid_models.engine.configuration import make_parser, read_configuration
 from reid_models.engine.data_module import ReidDataModule
 from reid_models.engine.evaluation import evaluate_dataset
+from reid_models.engine.module import ReidModule
 from reid_models.engine.schedule import make_optimizer, make_schedule
 from reid_models.engine.train import train
 from reid_models.engine.trained import load_trained
@@ -104,6 +105,25 @@ def test_options_of_lightning_and_the_network(tmp_path: Path) -> None:
     assert max(column(folder, "step/lr")) <= 1e-3 and column(folder, "lr")[-1] < 1e-6
     assert column(folder, "train/total") == column(folder, "train/cross_entropy(logits)")
     assert next(load_model(folder / "best.safetensors").parameters()).dtype == torch.float32
+
+
+def test_epochs_of_different_lengths(tmp_path: Path) -> None:
+    """7, 8 and 7 batches: every one is trained on, and one cycle ends with the last."""
+    data = {"identities_per_batch": 6, "images_per_identity": 2, "image_size": [16, 16]}
+    model = {"network": "baseline", "options": {"backbone": "resnet10t"}, "schedule": {"name": "one_cycle"}}
+    settings = recipe(tmp_path, name="uneven", data=data, model=model, trainer={"max_epochs": 3})
+    folder = train(settings)
+    assert [row["epoch"] for row in rows(folder) if row["step/total"]] == ["0"] * 7 + ["1"] * 8 + ["2"] * 7
+    assert len(column(folder, "train/total")) == len(column(folder, "val/mAP")) == 3
+    state = torch.load(folder / "last.ckpt", weights_only=True)
+    assert state["global_step"] == state["lr_schedulers"][0]["total_steps"] == 22
+
+
+def test_compiling_keeps_names_of_weights() -> None:
+    options = {"backbone": "resnet10t", "stages": [2]}
+    plain, compiled = (ReidModule(4, (32, 32), options=options, compile=flag) for flag in (False, True))
+    assert compiled.network._compiled_call_impl is not None
+    assert plain.state_dict().keys() == compiled.state_dict().keys()
 
 
 def test_a_loss_that_is_lost_ends_the_run(tmp_path: Path) -> None:
