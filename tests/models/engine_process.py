@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import random
 import signal
@@ -119,6 +120,8 @@ class _FewTrainer:
 
 def run_killed(settings: Mapping[str, Any], step: int) -> None:
     torch.set_num_threads(1)
+    # The test's own way is inherited. Workers started by a server don't see that their process is gone.
+    multiprocessing.set_start_method("fork", force=True)
     with NoisyModule(kill_before_step=step):
         train(settings)
 
