@@ -12,11 +12,13 @@ from .._suggest import unknown
 
 #: Commands in the order of ``reid --help``; each is the module of that name in this package.
 COMMANDS = (
+    "train",
+    "evaluate",
     "extract",
     "index",
     "search",
     "rerank",
-    "evaluate",
+    "recipes",
     "datasets",
     "benchmark",
 )
