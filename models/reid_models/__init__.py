@@ -3,6 +3,20 @@
 Needs the extra ``models``: ``pip install "reid-ops[models]"``.
 """
 
-from .networks import create_model, list_models, load_model, load_weights, save_model
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .networks import create_model, list_models, load_model, load_weights, save_model
 
 __all__ = ["create_model", "list_models", "load_model", "load_weights", "save_model"]
+
+
+def __getattr__(name: str) -> Any:
+    """Networks when first asked for: they import torch and timm, which `reid --help` does without."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from . import networks
+
+    return getattr(networks, name)

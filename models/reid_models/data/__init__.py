@@ -7,6 +7,7 @@ from .builtin_set import read_omniglot
 from .folder import read_csv, read_folder
 from .images import ImageDataset, Sample, check_images, decode_image
 from .market1501 import read_market1501
+from .pipeline import Augmentation, TrainBatch, make_evaluation_loader, make_train_loader
 from .records import ImageRecord, ReidDataset, RetrievalSplit
 from .registry import list_datasets, read_dataset
 from .sampler import IdentitySampler
@@ -17,6 +18,7 @@ from .veri776 import read_veri776
 
 __all__ = [
     "SPLIT_TABLE",
+    "Augmentation",
     "IdentitySampler",
     "ImageDataset",
     "ImageRecord",
@@ -24,11 +26,14 @@ __all__ = [
     "RetrievalSplit",
     "Sample",
     "SplitCounts",
+    "TrainBatch",
     "check_images",
     "count_split",
     "decode_image",
     "list_datasets",
+    "make_evaluation_loader",
     "make_synthetic",
+    "make_train_loader",
     "read_csv",
     "read_dataset",
     "read_folder",

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from .._files import replacing
 from .baseline import Baseline
 from .registry import create_model
 
@@ -38,19 +39,13 @@ def save_model(model: Baseline, path: str | os.PathLike[str]) -> None:
     """
     if not isinstance(model, Baseline):
         raise TypeError(f"save_model: model must be one of create_model, got {type(model).__name__}")
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"save_model: path must be in a folder that exists, got {path}")
     description = {"name": model.name, "num_classes": model.num_classes, "options": model.options}
     tensors = {key: tensor.detach().contiguous() for key, tensor in model.state_dict().items()}
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        save_file(tensors, unfinished, {"format": FORMAT, "model": json.dumps(description)})
-        os.replace(unfinished, path)
-    except SafetensorError as error:
-        raise OSError(f"save_model: {path} can't be written ({error})") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with replacing(path, "save_model: path") as unfinished:
+        try:
+            save_file(tensors, unfinished, {"format": FORMAT, "model": json.dumps(description)})
+        except SafetensorError as error:
+            raise OSError(f"save_model: {path} can't be written ({error})") from error
 
 
 def load_model(path: str | os.PathLike[str], *, impl: str | None = None) -> Baseline:

@@ -1,0 +1,92 @@
+"""The command line ``reid``: one module per command, each imported when it is asked for."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+
+from .._suggest import unknown
+
+#: Commands in the order of ``reid --help``; each is the module of that name in this package.
+COMMANDS = ("datasets",)
+
+USAGE = 2  # exit status of bad input
+INTERRUPTED = 130  # of Ctrl-C, as shells have it
+CLOSED = 141  # of writing to a pipe whose reader has gone
+TRACEBACK = "REID_TRACEBACK"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs ``reid``.
+
+    Args:
+        arguments: the words after ``reid``; None takes those of the process.
+
+    Returns:
+        The exit status: 0, 2 on bad input (one line on stderr says what is wrong; with ``REID_TRACEBACK=1``
+        the error is raised instead), 130 on Ctrl-C.
+
+    Example:
+        >>> main(["datasets"])
+        0
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    prefix = "reid"
+    try:
+        if not words or words[0] in ("-h", "--help"):
+            print(_overview())
+            return 0
+        if words[0] == "--version":
+            print(f"reid {importlib.import_module('reid_ops._version').__version__}")
+            return 0
+        if words[0] not in COMMANDS:
+            raise unknown("command", words[0], COMMANDS)
+        prefix = f"reid {words[0]}"
+        _run(words[0], words[1:])
+        sys.stdout.flush()
+    except SystemExit as stop:  # of --help
+        return stop.code if isinstance(stop.code, int) else 0
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # As Python's documentation has it: the interpreter's own flush at its end must not fail as well.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return CLOSED
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] in ("reid_ops", "reid_models"):
+            raise
+        return _fail(prefix, f'needs the package {error.name}: pip install "reid-ops[models]"', error)
+    except (ValueError, TypeError, OSError, RuntimeError) as error:
+        return _fail(prefix, str(error), error)
+    return 0
+
+
+def _run(name: str, words: Sequence[str]) -> None:
+    command = _module(name).COMMAND
+    reading = _module("command")
+    command.run(reading.parse(reading.make_parser(command), words))
+
+
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(f".{name}", __package__)
+
+
+def _overview() -> str:
+    """The text of ``reid --help``."""
+    summaries = {name: _module(name).COMMAND.summary for name in COMMANDS}
+    width = max(map(len, summaries))
+    commands = "\n".join(f"  {name:<{width}}  {summary}" for name, summary in summaries.items())
+    return (
+        "usage: reid COMMAND ...\n\nRe-identification: train models, search galleries, measure.\n\n"
+        f"commands:\n{commands}\n\n`reid COMMAND --help` shows a command's arguments and an example."
+    )
+
+
+def _fail(prefix: str, message: str, error: Exception) -> int:
+    if os.environ.get(TRACEBACK):
+        raise error
+    print(f"{prefix}: {message}", file=sys.stderr)
+    return USAGE

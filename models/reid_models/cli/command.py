@@ -1,0 +1,86 @@
+"""What a command of ``reid`` is, and how its words are read."""
+
+from __future__ import annotations
+
+import re
+from argparse import ArgumentError, RawDescriptionHelpFormatter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
+
+from .._suggest import unknown
+
+__all__ = ["ArgumentParser", "Command", "Namespace", "make_parser", "parse"]
+
+UNRECOGNIZED = re.compile(r"unrecognized arguments: (?P<first>\S+)", re.IGNORECASE)
+TYPE = re.compile(r"(?:a )?<class '(?:\w+\.)*(\w+)'>")
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command: a module of this package holds one as ``COMMAND``.
+
+    The module must not import torch when it is imported, so that ``reid --help`` is quick; what ``run``
+    needs is imported there.
+
+    Attributes:
+        name: the word after ``reid``, and the module's name.
+        summary: one line, for the list of commands.
+        example: command lines for ``--help``.
+        configure: adds the arguments to a parser.
+        run: does it. Errors that it raises are shown in one line: they name the argument, what was expected
+            and what came.
+    """
+
+    name: str
+    summary: str
+    example: str
+    configure: Callable[[ArgumentParser], None]
+    run: Callable[[Namespace], None]
+
+
+class _HelpFormatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
+    """Types and defaults behind every argument; the examples as they are written."""
+
+
+# jsonargparse rather than argparse: values are checked by their types, mappings are given as
+# `--options.test_size 1600`, and training reads its whole configuration with the same parser. Its
+# subcommands are not used: they would have every command import what it stands on.
+def make_parser(command: Command) -> ArgumentParser:
+    """The parser of a command's words."""
+    example = "\n".join(f"  {line}" for line in command.example.strip().splitlines())
+    parser = ArgumentParser(
+        prog=f"reid {command.name}",
+        description=command.summary,
+        epilog=f"example:\n{example}",
+        formatter_class=_HelpFormatter,
+        exit_on_error=False,
+        allow_abbrev=False,
+    )
+    command.configure(parser)
+    return parser
+
+
+def parse(parser: ArgumentParser, words: Sequence[str]) -> Namespace:
+    """The values of a command's words.
+
+    Raises:
+        ValueError: a word is not known (the nearest option is suggested), missing, or has a wrong value.
+    """
+    try:
+        return parser.parse_args(list(words))
+    except ArgumentError as error:
+        message = TYPE.sub(r"\1", " ".join(str(error).split())).replace("Parser key", "argument")
+        found = UNRECOGNIZED.search(message)
+        if found is None:
+            raise ValueError(message) from None
+        word = found["first"].split("=")[0]
+        if not word.startswith("-"):
+            raise ValueError(f"unexpected argument {word!r}") from None
+        options = [
+            option
+            for option in parser._option_string_actions
+            if option.startswith("--") and "print_" not in option
+        ]
+        raise unknown("option", word, options) from None

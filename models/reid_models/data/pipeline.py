@@ -1,0 +1,291 @@
+"""The input pipeline: workers decode to bytes, the device augments whole batches.
+
+Decoding, resizing and random affine are done on bytes in a DataLoader's workers; flip, padding, crop,
+normalisation and erasing by :func:`reid_ops.augment`, wherever the batch is by then. Random numbers follow
+from the seed, the epoch and an image's number in its epoch alone: a run that is resumed, or shared between
+processes, sees the images that one uninterrupted process would see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+from torchvision.transforms import InterpolationMode, v2
+
+from reid_ops import augment
+
+from .._suggest import unknown
+from .images import ImageDataset, Sample
+from .records import ImageRecord
+from .sampler import IdentitySampler
+
+AFFINE = ("degrees", "translate", "scale", "shear", "fill")
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What is done to a training batch, and how images are normalised; checked when it is made.
+
+    Attributes:
+        flip: probability of flipping left to right.
+        pad: black pixels on each side before a random crop back to the image's size.
+        erase: random erasing: a probability, or arguments of :class:`reid_ops.RandomErasing`; None: off.
+        polygon: Random Polygon Erasing likewise, by :class:`reid_ops.RandomPolygonErasing`.
+        affine: arguments of torchvision's ``v2.RandomAffine``: ``degrees``, ``translate``, ``scale``,
+            ``shear``, ``fill`` (0 to 255); bilinear. Done by :func:`make_train_loader` on each image.
+        mean, std: of each channel, for images scaled to [0, 1]. Default: ImageNet's.
+
+    Raises:
+        TypeError, ValueError: a value has the wrong type or is out of range.
+
+    Example:
+        >>> augmentation = Augmentation(pad=10, erase={"p": 0.5, "fill": "mean"})
+        >>> batch = next(iter(make_train_loader(images, sampler)))
+        >>> inputs = augmentation.train(batch.image, seed=batch.seed, first_index=batch.first_index)
+    """
+
+    flip: float = 0.5
+    pad: int = 0
+    erase: float | Mapping[str, Any] | None = 0.5
+    polygon: float | Mapping[str, Any] | None = None
+    affine: Mapping[str, Any] | None = None
+    mean: Sequence[float] = (0.485, 0.456, 0.406)
+    std: Sequence[float] = (0.229, 0.224, 0.225)
+
+    def __post_init__(self) -> None:
+        _random_affine(self.affine)
+        self.train(torch.empty(0, 3, 1, 1, dtype=torch.uint8), seed=0)  # every other check is the operator's
+
+    @classmethod
+    def from_mapping(cls, given: Mapping[str, Any]) -> Augmentation:
+        """From the fields as a recipe has them.
+
+        Raises:
+            TypeError, ValueError: an unknown field (the nearest is suggested), or as the class.
+        """
+        known = [field.name for field in fields(cls)]
+        for key in given:
+            if key not in known:
+                raise unknown("field of augmentation", key, known)
+        return cls(**given)
+
+    def train(
+        self, images: Tensor, *, seed: int, first_index: int = 0, dtype: torch.dtype = torch.float32
+    ) -> Tensor:
+        """A training batch, augmented and normalised, on the images' device.
+
+        Args:
+            images: uint8 (N, 3, H, W).
+            seed: of the epoch, :attr:`TrainBatch.seed`.
+            first_index: the first image's number in the epoch, :attr:`TrainBatch.first_index`.
+            dtype: of the result: float32, float16 or bfloat16.
+
+        Returns:
+            (N, 3, H, W), contiguous.
+        """
+        return augment(
+            images, size=tuple(images.shape[2:]), pad=self.pad, flip=self.flip,
+            mean=tuple(self.mean), std=tuple(self.std),
+            erase=_arguments(self.erase), polygon=_arguments(self.polygon),
+            dtype=dtype, seed=seed, first_index=first_index, layout="NCHW",
+        )  # fmt: skip
+
+    def evaluation(self, images: Tensor, *, dtype: torch.dtype = torch.float32) -> Tensor:
+        """A batch normalised and otherwise as it is; arguments as in :meth:`train`."""
+        return augment(
+            images, size=tuple(images.shape[2:]), pad=0, flip=0.0,
+            mean=tuple(self.mean), std=tuple(self.std), dtype=dtype, seed=0, layout="NCHW",
+        )  # fmt: skip
+
+
+class TrainBatch(NamedTuple):
+    """A training batch: the fields of :class:`Sample` stacked, and where its random numbers come from.
+
+    Attributes:
+        image: uint8 (N, 3, H, W).
+        identity, camera: int64 (N,).
+        seed: for :meth:`Augmentation.train`, of the seed and the epoch.
+        first_index: the first image's number in the epoch, counted over all processes.
+    """
+
+    image: Tensor
+    identity: Tensor
+    camera: Tensor
+    seed: int
+    first_index: int
+
+
+def make_train_loader(
+    images: ImageDataset,
+    sampler: IdentitySampler,
+    *,
+    workers: int = 2,
+    affine: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    pin_memory: bool = False,
+) -> DataLoader[TrainBatch]:
+    """Training batches of bytes in the sampler's order.
+
+    Args:
+        images: with a size; classes as identities.
+        sampler: of the same images. It keeps epoch and position; with workers it runs a few batches ahead
+            of what was trained on (:meth:`IdentitySampler.state_dict` takes the number trained on).
+        workers: processes that decode; 0 decodes in this one.
+        affine: :attr:`Augmentation.affine`.
+        seed: of the augmentation, at least 0.
+        pin_memory: for copies to a GPU that do not wait.
+
+    Returns:
+        A DataLoader of :class:`TrainBatch`.
+
+    Raises:
+        TypeError, ValueError: an argument is not as described.
+
+    Example:
+        >>> images = ImageDataset(dataset.train, size=(256, 128), labels=dataset.train_labels)
+        >>> sampler = IdentitySampler(images.identities, identities_per_batch=32, images_per_identity=4)
+        >>> for batch in make_train_loader(images, sampler):
+        ...     inputs = augmentation.train(batch.image, seed=batch.seed, first_index=batch.first_index)
+    """
+    if images.size is None:
+        raise ValueError("make_train_loader: images must have a size, got an ImageDataset with size=None")
+    _check_integer(workers, "workers", "make_train_loader")
+    _check_integer(seed, "seed", "make_train_loader")
+    return DataLoader(
+        _TrainBatches(images, affine, seed),
+        batch_sampler=_NumberedBatches(sampler),
+        collate_fn=_as_it_is,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=pin_memory,
+    )
+
+
+def make_evaluation_loader(
+    records: Sequence[ImageRecord],
+    *,
+    image_size: Sequence[int],
+    batch_size: int = 64,
+    workers: int = 2,
+    pin_memory: bool = False,
+) -> DataLoader[Sample]:
+    """Batches of bytes in the order of the records; the last may be smaller.
+
+    Args:
+        records: of :class:`ReidDataset`: a draw's ``query`` or ``gallery``.
+        image_size: height and width.
+        batch_size: at least 1.
+        workers: processes that decode; 0 decodes in this one.
+        pin_memory: for copies to a GPU that do not wait.
+
+    Returns:
+        A DataLoader of :class:`Sample`: image uint8 (N, 3, H, W), identity and camera int64 (N,).
+
+    Raises:
+        TypeError, ValueError: an argument is not as described.
+
+    Example:
+        >>> for batch in make_evaluation_loader(dataset.draws[0].query, image_size=(256, 128)):
+        ...     features = model(Augmentation().evaluation(batch.image))
+    """
+    _check_integer(workers, "workers", "make_evaluation_loader")
+    _check_integer(batch_size, "batch_size", "make_evaluation_loader", 1)
+    return DataLoader(
+        ImageDataset(records, size=image_size),
+        batch_size=batch_size,
+        num_workers=workers,
+        pin_memory=pin_memory,
+    )
+
+
+class _Place(NamedTuple):
+    """One image of a training batch: its index in the dataset, then its place in the run."""
+
+    image: int
+    epoch: int
+    number: int  # in the epoch, over all processes
+
+
+class _NumberedBatches(Sampler[list[_Place]]):
+    """The sampler's batches, every image with its place. (Lightning finds ``sampler`` and its set_epoch.)"""
+
+    def __init__(self, sampler: IdentitySampler) -> None:
+        self.sampler = sampler
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[list[_Place]]:
+        sampler = self.sampler
+        state = sampler.state_dict()
+        joint = sampler.identities_per_batch * sampler.images_per_identity
+        before = sampler.rank * (joint // sampler.world_size)
+        for batch, indices in enumerate(sampler, start=state["batch"]):
+            first = batch * joint + before
+            yield [_Place(index, state["epoch"], first + place) for place, index in enumerate(indices)]
+
+
+class _TrainBatches(Dataset[TrainBatch]):
+    """Decodes the images of a batch, in a worker."""
+
+    def __init__(self, images: ImageDataset, affine: Mapping[str, Any] | None, seed: int) -> None:
+        self.images = images
+        self.affine = _random_affine(affine)
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitems__(self, places: list[_Place]) -> TrainBatch:
+        image, identity, camera = default_collate([self._sample(place) for place in places])
+        seed = _mixed(self.seed, places[0].epoch)
+        return TrainBatch(image, identity, camera, seed, first_index=places[0].number)
+
+    def _sample(self, place: _Place) -> Sample:
+        sample = self.images[place.image]
+        if self.affine is None:
+            return sample
+        with torch.random.fork_rng(devices=()):  # the transform draws from torch's own generator
+            torch.manual_seed(_mixed(self.seed, place.epoch, place.number))
+            return sample._replace(image=self.affine(sample.image))
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def _mixed(*numbers: int) -> int:
+    """A seed in [0, 2**63) from several numbers."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
+
+
+def _arguments(erasing: float | Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """Erasing as :func:`reid_ops.augment` takes it: a bare number is its probability."""
+    return {"p": erasing} if isinstance(erasing, (int, float)) else erasing
+
+
+def _random_affine(given: Mapping[str, Any] | None) -> v2.RandomAffine | None:
+    if given is None:
+        return None
+    if not isinstance(given, Mapping):
+        raise TypeError(f"augmentation: affine must be a mapping or None, got {type(given).__name__}")
+    for key in given:
+        if key not in AFFINE:
+            raise unknown("field of affine", key, AFFINE)
+    try:
+        return v2.RandomAffine(**{"degrees": 0, **given}, interpolation=InterpolationMode.BILINEAR)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"augmentation: affine is refused by torchvision: {error}") from None
+
+
+def _check_integer(value: int, argument: str, function: str, least: int = 0) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{function}: {argument} must be an int, got {type(value).__name__}")
+    if value < least:
+        raise ValueError(f"{function}: {argument} must be at least {least}, got {value}")
