@@ -11,7 +11,7 @@ from types import ModuleType
 from .._suggest import unknown
 
 #: Commands in the order of ``reid --help``; each is the module of that name in this package.
-COMMANDS = ("datasets",)
+COMMANDS = ("datasets", "visualize")
 
 USAGE = 2  # exit status of bad input
 INTERRUPTED = 130  # of Ctrl-C, as shells have it

@@ -6,6 +6,7 @@ import csv
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,12 +16,30 @@ from matplotlib.patches import Patch
 
 from reid_ops.metrics import efficiency_score
 
+from .runs import METRIC_NAMES, Run
 from .style import INK, NORMAL, QUIET, SERIES, SMALL, legend, new_figure, plain, tidy
 
-METRIC_NAMES = {
-    "rank1": "rank-1", "rank5": "rank-5", "rank10": "rank-10", "mAP": "mAP", "mINP": "mINP"
-}  # fmt: skip
 EFFICIENCY_FIELDS = ("rank1", "mean_ap", "feature_dim", "volume", "speed")
+#: Figs. 6 and 7 of HSGNet: dataset -> place of HSGM -> metric -> percent. Of Market-1501 the text gives
+#: rank-1 and of VeRi-776 mAP; baseline and S3 are in Table III, the other numbers in the figures alone.
+HSGNET_STAGES: Mapping[str, Mapping[str, Mapping[str, float]]] = MappingProxyType(
+    {
+        "market1501": {
+            "baseline": {"rank1": 93.8, "mAP": 84.5},
+            "S1": {"rank1": 94.6},
+            "S2": {"rank1": 94.7},
+            "S3": {"rank1": 95.0, "mAP": 86.6},
+            "S4": {"rank1": 94.8},
+        },
+        "veri776": {
+            "baseline": {"rank1": 95.23, "mAP": 77.31},
+            "S1": {"mAP": 79.7},
+            "S2": {"mAP": 80.1},
+            "S3": {"rank1": 96.94, "mAP": 80.65},
+            "S4": {"mAP": 80.3},
+        },
+    }
+)
 LARGEST_DOT = 900.0  # square points
 
 Scores = Mapping[str, float]
@@ -75,6 +94,26 @@ def plot_stages(
     for number, metric in enumerate(metrics, start=1):
         _draw_bars(figure.add_subplot(1, len(metrics), number), places, sides, metric, baseline)
     return figure
+
+
+def stage_scores(runs: Sequence[Run]) -> dict[str, dict[str, float]]:
+    """Results of runs by the place of HSGM, for :func:`plot_stages`: ``baseline``, ``S3``, ``S1+S2``.
+
+    Raises:
+        ValueError: a run has no recipe of the baseline or HSGNet, or two have the same place.
+    """
+    op = "stage_scores"
+    found: dict[str, dict[str, float]] = {}
+    for run in runs:
+        network = run.setting("model", "network")
+        if network not in ("baseline", "hsgnet"):
+            raise ValueError(f"{op}: {run.path} must be a run of baseline or hsgnet, got {network!r}")
+        stages = run.setting("model", "options", "stages") or (3,)
+        place = "baseline" if network == "baseline" else "+".join(f"S{stage}" for stage in sorted(stages))
+        if place in found:
+            raise ValueError(f"{op}: runs must differ in their stages, but {place} comes twice ({run.path})")
+        found[place] = dict(run.scores.get("plain", {}))
+    return found
 
 
 def _draw_bars(
@@ -201,5 +240,13 @@ def plot_efficiency(models: Mapping[str, Mapping[str, float]], *, title: str = "
         )
     tidy(axes, title=title or "Accuracy, size and speed", xlabel="rank-1 (%)", ylabel="mAP (%)")
     axes.margins(0.15, 0.2)
-    legend(axes, dots, labels, loc="upper left", bbox_to_anchor=(1.0, 1.0), title="area: MB")
+    legend(
+        axes,
+        dots,
+        labels,
+        loc="upper left",
+        bbox_to_anchor=(1.0, 1.0),
+        title="area of the dots: MB",
+        title_fontsize=SMALL,
+    )
     return figure

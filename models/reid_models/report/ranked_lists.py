@@ -177,7 +177,7 @@ def plot_ranked_lists(lists: Mapping[str, Sequence[RankedList]], *, title: str =
         1 + top,
         usual_shape(pictures),
         title=title,
-        left=1.3,
+        left=1.15,
         above=0.2,
         below=0.16,
         breaks=range(0, len(probes) * len(methods), len(methods)),
