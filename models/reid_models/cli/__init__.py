@@ -11,7 +11,7 @@ from types import ModuleType
 from .._suggest import unknown
 
 #: Commands in the order of ``reid --help``; each is the module of that name in this package.
-COMMANDS = ("datasets", "visualize")
+COMMANDS = ("extract", "index", "search", "rerank", "evaluate", "visualize", "datasets", "benchmark")
 
 USAGE = 2  # exit status of bad input
 INTERRUPTED = 130  # of Ctrl-C, as shells have it
@@ -66,8 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(name: str, words: Sequence[str]) -> None:
     command = _module(name).COMMAND
-    reading = _module("command")
-    command.run(reading.parse(reading.make_parser(command), words))
+    command.run(_module("command").parse(command, words))
 
 
 def _module(name: str) -> ModuleType:
