@@ -156,6 +156,17 @@ def _painted_frame(figure: Figure, axes: Axes) -> list[float]:
     return list(canvas[canvas.shape[0] - round((box.y0 + box.y1) / 2), round(box.x0), :3] / 255)
 
 
+def test_long_names_take_two_lines(query: list[ImageRecord], gallery: list[ImageRecord]) -> None:
+    listed = [RankedList(query[0], (gallery[2],), 0.5)]
+    figure = plot_ranked_lists({"the baseline, re-ranked": listed, "x" * 90: listed})
+    first, second = texts(figure)
+    assert first == "the baseline,\nre-ranked\nAP 50.0 %"
+    assert second.count("\n") == 2 and second.split("\n")[1].endswith("…")
+    pixels(figure)
+    right = max(text.get_window_extent().x1 for text in figure.texts)
+    assert right < min(axes.get_window_extent().x0 for axes in figure.axes)
+
+
 def test_bad_lists(query: list[ImageRecord], gallery: list[ImageRecord]) -> None:
     one = RankedList(query[0], (gallery[2],))
     other = RankedList(query[1], (gallery[2],))

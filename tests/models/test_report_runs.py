@@ -50,11 +50,17 @@ def test_run_folder(runs: list[Path]) -> None:
 
 
 def test_parts_of_a_run_folder(tmp_path: Path) -> None:
-    (tmp_path / "evaluation.json").write_text('{"plain": {"mAP": 0.5, "rank1": 1}, "raw": {"mAP": 0.25}}')
+    (tmp_path / "evaluation.json").write_text(
+        '{"plain": {"mAP": 0.5, "rank1": 1}, "raw": {"mAP": 0.25}, "single_shot": {"rank1": 0.5}}'
+    )
     run = read_run(tmp_path, name="pixels")
-    assert run.scores == {"plain": {"mAP": 50, "rank1": 100}, "raw": {"mAP": 25}}
+    assert run.scores == {
+        "plain": {"mAP": 50, "rank1": 100},
+        "raw": {"mAP": 25},
+        "single_shot": {"rank1": 50},
+    }
     assert (run.recipe, run.recipe_text, run.log, run.weights, run.cmc) == (None, "", None, None, {})
-    assert run.label("raw") == "pixels, raw"
+    assert run.label("raw") == "pixels, raw" and run.label("single_shot") == "pixels, single-shot"
 
 
 @pytest.mark.parametrize(

@@ -190,7 +190,7 @@ def plot_ranked_lists(lists: Mapping[str, Sequence[RankedList]], *, title: str =
             found = lists[method][number]
             precision = found.average_precision
             known = precision is not None and not np.isnan(precision)
-            grid.label(row, f"{_short(method)}\nAP {100 * precision:.1f} %" if known else _short(method))  # type: ignore[operator]
+            grid.label(row, method, *([f"AP {100 * precision:.1f} %"] if known else []))  # type: ignore[operator]
             for rank, (item, right) in enumerate(zip(found.items, found.correct, strict=True), start=1):
                 color = style.RIGHT if right else style.WRONG
                 axes = grid.cell(row, rank, load_picture(item), frame=color, width=FRAME)
@@ -206,10 +206,6 @@ def _write(axes: Any, heading: str, color: str, record: ImageRecord) -> None:
     axes.set_xlabel(
         f"id {record.identity}, cam {record.camera}", fontsize=style.SMALL - 1, color=style.QUIET, labelpad=3
     )
-
-
-def _short(name: str, longest: int = 18) -> str:
-    return name if len(name) <= longest else name[: longest - 1] + "…"
 
 
 def _array(values: Any) -> np.ndarray:

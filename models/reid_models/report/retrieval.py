@@ -79,6 +79,8 @@ def rank_dataset(
 ) -> dict[str, Retrieval]:
     """Every network's rankings of a dataset's first draw, by name; re-ranked ones as ``"NAME, re-ranked"``.
 
+    The distances (Q, G) of all of them are in memory together.
+
     Args:
         networks: name -> network, see :func:`reid_models.engine.trained.load_trained`.
         dataset: from a reader.

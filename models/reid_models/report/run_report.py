@@ -113,8 +113,9 @@ def picture_sections(
             lists,
             f"Ranked lists of {', '.join(found)}",
             "Ranked lists",
-            f"Queries {CHOSEN[how]}. Solid green frame and check mark: the query's identity; dashed red "
-            "frame and cross: another. Images that evaluation leaves out are left out.",
+            f"Nearest by the cosine first; queries {CHOSEN[how]}. Solid green frame and check mark: the "
+            "query's identity; dashed red frame and cross: another. Images that evaluation leaves out are "
+            "left out.",
         ),
         Picture(
             panels,

@@ -16,7 +16,7 @@ from .metrics_log import MetricsLog, read_metrics
 METRIC_NAMES = {
     "rank1": "rank-1", "rank5": "rank-5", "rank10": "rank-10", "mAP": "mAP", "mINP": "mINP"
 }  # fmt: skip
-METHOD_NAMES = {"plain": "", "reranked": "re-ranked"}
+METHOD_NAMES = {"plain": "", "reranked": "re-ranked", "single_shot": "single-shot"}
 FILES = ("recipe.yaml", "metrics.csv", "evaluation.json", "best.safetensors")
 
 
@@ -176,7 +176,7 @@ def _read_evaluation(folder: Path) -> Mapping[str, Any]:
 
 
 def _is_scores(values: object) -> bool:
-    return isinstance(values, dict) and "mAP" in values
+    return isinstance(values, dict) and ("mAP" in values or "rank1" in values)
 
 
 def _is_share(value: object) -> bool:

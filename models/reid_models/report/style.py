@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from .._suggest import unknown
 
 DPI = 150
 SMALL, NORMAL, LARGE = 7.0, 8.5, 11.0  # points
+CHARACTER = 0.075  # inches, of an average character of NORMAL size
 INK, QUIET, GRID = "#222222", "#666666", "#dddddd"
 
 # Okabe and Ito's colours, which people with any kind of colour blindness tell apart.
@@ -115,6 +117,7 @@ class PictureGrid:
         self._tops = [margin + heading + row * step + extra[row] + above for row in range(rows)]
         self._lefts = [margin + left + column * (cell + gap) for column in range(columns)]
         self._above, self._left = above, margin
+        self._characters = int(left / CHARACTER)
         self.width = self._lefts[-1] + cell + margin
         self.height = self._tops[-1] + self.cell_height + below + margin
         self.figure = new_figure(self.width, self.height, layout=None)
@@ -152,15 +155,14 @@ class PictureGrid:
         y = 1 - (self._tops[0] - self._above - 0.04) / self.height
         plain(self.figure.text(x, y, text, fontsize=NORMAL - 0.5, ha="center", va="bottom", color=INK))
 
-    def label(self, row: int, text: str, *, bold: bool = False) -> None:
-        """Text to the left of a row."""
+    def label(self, row: int, name: str, *more: str) -> None:
+        """Text to the left of a row: a name, on two lines if it is long, and lines below it."""
+        lines = textwrap.wrap(name, self._characters, max_lines=2, placeholder="…")
         y = 1 - (self._tops[row] + self.cell_height / 2) / self.height
-        weight = "bold" if bold else "normal"
-        plain(
-            self.figure.text(
-                self._left / self.width, y, text, fontsize=NORMAL, va="center", color=INK, fontweight=weight
-            )
+        text = self.figure.text(
+            self._left / self.width, y, "\n".join([*lines, *more]), fontsize=NORMAL, va="center", color=INK
         )
+        plain(text)
 
 
 def check_output(path: str | os.PathLike[str]) -> str:
