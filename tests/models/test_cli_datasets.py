@@ -76,7 +76,7 @@ def test_refusals(words: list[str], message: str, capsys: pytest.CaptureFixture[
 def test_benchmark_passes_its_words_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """From another folder: the benchmarks of the checkout that reid_ops is built in, with their exit status."""
+    """From another folder: those of the checkout that reid_ops is built in, with their exit status."""
     monkeypatch.chdir(tmp_path)
     assert main(["benchmark", "part_corelation", "--quick"]) == 2
     assert "python -m benchmarks: unknown operator 'part_corelation'" in capfd.readouterr().err

@@ -259,11 +259,13 @@ def test_evaluate_features(place: Path, features: Path, capsys: pytest.CaptureFi
 
 
 def test_evaluate_weights_on_another_dataset(place: Path, fresh: Path) -> None:
-    before = (place / "run" / "evaluation.json").exists()
+    kept = place / "run" / "evaluation.json"
+    kept.write_text("the run's own")
     words = ("--dataset", "synthetic", "--options.identities", 8, "--options.size", "[32, 32]", "--no-rerank")
     for model in ("run", "other.safetensors"):
         assert reid("evaluate", model, *words, "--flip", "--output", fresh / f"{Path(model).stem}.json") == 0
-    assert (place / "run" / "evaluation.json").exists() == before
+    assert reid("evaluate", "run", "--options.seed", 2, "--no-rerank") == 0
+    assert kept.read_text() == "the run's own"
     one, other = (json.loads((fresh / f"{name}.json").read_text()) for name in ("run", "other"))
     assert one["settings"]["dataset"] == "synthetic" and one["settings"]["flip_average"]
     assert one["plain"] != other["plain"]

@@ -11,7 +11,16 @@ from types import ModuleType
 from .._suggest import unknown
 
 #: Commands in the order of ``reid --help``; each is the module of that name in this package.
-COMMANDS = ("extract", "index", "search", "rerank", "evaluate", "visualize", "datasets", "benchmark")
+COMMANDS = (
+    "extract",
+    "index",
+    "search",
+    "rerank",
+    "evaluate",
+    "visualize",
+    "datasets",
+    "benchmark",
+)
 
 USAGE = 2  # exit status of bad input
 INTERRUPTED = 130  # of Ctrl-C, as shells have it
@@ -66,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(name: str, words: Sequence[str]) -> None:
     command = _module(name).COMMAND
-    command.run(_module("command").parse(command, words))
+    command.run(_module("command").read(command, words))
 
 
 def _module(name: str) -> ModuleType:
@@ -80,7 +89,8 @@ def _overview() -> str:
     commands = "\n".join(f"  {name:<{width}}  {summary}" for name, summary in summaries.items())
     return (
         "usage: reid COMMAND ...\n\nRe-identification: train models, search galleries, measure.\n\n"
-        f"commands:\n{commands}\n\n`reid COMMAND --help` shows a command's arguments and an example."
+        f"commands:\n{commands}\n\n`reid COMMAND --help` shows a command's arguments and an example.\n"
+        f"With {TRACEBACK}=1 in the environment an error is shown with where it came from."
     )
 
 

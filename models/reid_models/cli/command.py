@@ -11,7 +11,7 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
 from .._suggest import unknown
 
-__all__ = ["ArgumentParser", "Command", "Namespace", "make_parser", "parse"]
+__all__ = ["ArgumentParser", "Command", "Namespace", "make_parser", "parse", "read"]
 
 UNRECOGNIZED = re.compile(r"unrecognized arguments: (?P<first>\S+)", re.IGNORECASE)
 TYPE = re.compile(r"(?:a )?<class '(?:\w+\.)*(\w+)'>")
@@ -68,16 +68,20 @@ def make_parser(command: Command) -> ArgumentParser:
     return parser
 
 
-def parse(command: Command, words: Sequence[str]) -> Namespace:
-    """The values of a command's words.
+def read(command: Command, words: Sequence[str]) -> Namespace:
+    """The values of a command's words; as :func:`parse`."""
+    if command.passes_on and not {"-h", "--help"} & set(words[:1]):
+        return Namespace(words=list(words))
+    return parse(make_parser(command), words)
+
+
+def parse(parser: ArgumentParser, words: Sequence[str]) -> Namespace:
+    """The values of words.
 
     Raises:
         ValueError: a word is not known (the nearest option is suggested), missing, or has a wrong value.
         SystemExit: of ``--help``.
     """
-    if command.passes_on and not {"-h", "--help"} & set(words[:1]):
-        return Namespace(words=list(words))
-    parser = make_parser(command)
     try:
         return parser.parse_args(list(words))
     except ArgumentError as error:

@@ -82,7 +82,8 @@ def _of_model(options: Namespace, measures: dict[str, Any]) -> Evaluation:
     dataset = _dataset(options, trained)
     chosen = arguments.extraction(options, trained)
     evaluation = evaluate_dataset(trained.model, dataset, **measures, **chosen)
-    if options.dataset is None and Path(options.model).is_dir():  # its own dataset, so its own result
+    its_own = options.dataset is None and not options.options
+    if its_own and Path(options.model).is_dir():
         file = Path(options.model) / FILE
         results.write_text(file, evaluation.to_json())
         if not options.json:
