@@ -129,6 +129,15 @@ def test_stages_of_runs(runs: list[Path], tmp_path: Path) -> None:
     write_run(tmp_path / "again", "hsgnet", stage=2, weights=False)
     with pytest.raises(ValueError, match="S2 comes twice"):
         stage_scores(read_runs([runs[1], tmp_path / "again"]))
+    with pytest.raises(ValueError, match="must be a run on veri776, got synthetic"):
+        stage_scores(read_runs(runs), "veri776")
+    (tmp_path / "again" / "evaluation.json").unlink()
+    with pytest.raises(ValueError, match="again is not evaluated: `reid evaluate"):
+        stage_scores(read_runs([tmp_path / "again"]))
+    recipe = runs[1] / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("dataset: synthetic", "dataset: omniglot"))
+    with pytest.raises(ValueError, match="two must be a run on synthetic, got omniglot"):
+        stage_scores(read_runs(runs))
     (runs[0] / "recipe.yaml").write_text("model: {network: csn}")
     with pytest.raises(ValueError, match="must be a run of baseline or hsgnet, got 'csn'"):
         stage_scores(read_runs(runs[:1]))

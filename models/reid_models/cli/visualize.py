@@ -240,7 +240,8 @@ def _draw_stages(options: Namespace) -> None:
     if not options.inputs and options.reported is None:
         raise ValueError("stages takes INPUT or --reported")
     reported = HSGNET_STAGES[options.reported] if options.reported else None
-    _save(options, plot_stages(stage_scores(read_runs(options.inputs)), reported, title=options.title))
+    measured = stage_scores(read_runs(options.inputs), options.reported)
+    _save(options, plot_stages(measured, reported, title=options.title))
 
 
 def _draw_efficiency(options: Namespace) -> None:

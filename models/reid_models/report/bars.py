@@ -96,11 +96,16 @@ def plot_stages(
     return figure
 
 
-def stage_scores(runs: Sequence[Run]) -> dict[str, dict[str, float]]:
+def stage_scores(runs: Sequence[Run], dataset: str | None = None) -> dict[str, dict[str, float]]:
     """Results of runs by the place of HSGM, for :func:`plot_stages`: ``baseline``, ``S3``, ``S1+S2``.
 
+    Args:
+        runs: of one dataset, evaluated.
+        dataset: which; None: that of the first run.
+
     Raises:
-        ValueError: a run has no recipe of the baseline or HSGNet, or two have the same place.
+        ValueError: a run has no recipe of the baseline or HSGNet, is of another dataset or not evaluated, or
+            two have the same place.
     """
     op = "stage_scores"
     found: dict[str, dict[str, float]] = {}
@@ -108,11 +113,17 @@ def stage_scores(runs: Sequence[Run]) -> dict[str, dict[str, float]]:
         network = run.setting("model", "network")
         if network not in ("baseline", "hsgnet"):
             raise ValueError(f"{op}: {run.path} must be a run of baseline or hsgnet, got {network!r}")
+        dataset = dataset or run.setting("data", "dataset")
+        if run.setting("data", "dataset") != dataset:
+            got = run.setting("data", "dataset")
+            raise ValueError(f"{op}: {run.path} must be a run on {dataset}, got {got}")
+        if "plain" not in run.scores:
+            raise ValueError(f"{op}: {run.path} is not evaluated: `reid evaluate {run.path}` does it")
         stages = run.setting("model", "options", "stages") or (3,)
         place = "baseline" if network == "baseline" else "+".join(f"S{stage}" for stage in sorted(stages))
         if place in found:
             raise ValueError(f"{op}: runs must differ in their stages, but {place} comes twice ({run.path})")
-        found[place] = dict(run.scores.get("plain", {}))
+        found[place] = dict(run.scores["plain"])
     return found
 
 
@@ -135,7 +146,7 @@ def _draw_bars(
         return
     spread = max(known) - min(known)
     bottom = max(0.0, np.floor(min(known) - max(spread, 1.0) * 0.5))
-    top = min(100.0, max(known)) + max(spread, 1.0) * 0.35
+    top = min(106.0, max(known) + max(spread, 1.0) * 0.35)  # room for numbers, but no mark above 100
     width = 0.76 / len(sides)
     for index, (side, scores_of) in enumerate(sides):
         color = SERIES[0] if side == "measured" else "#b9c7d3"
