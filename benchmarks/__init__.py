@@ -38,3 +38,9 @@ If other processes use more than a tenth of a core meanwhile, the table says so 
 Adding an operator: one module in this folder with a ``BENCHMARK`` of type
 :class:`benchmarks.harness.model.Benchmark`; it is found by itself.
 """
+
+import sys
+from pathlib import Path
+
+# Benchmarks run from a checkout, where reid_models is importable only if it is installed.
+sys.path.append(str(Path(__file__).resolve().parents[1] / "models"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import multiprocessing
 import os
 import platform
 import re
@@ -121,13 +122,13 @@ class LoadWatch:
     """Tells how many cores other processes use while we measure, from the kernel's counters.
 
     All busy time of all cores (time stolen by the host of a virtual machine included), less our own and our
-    finished children's.
+    children's: the finished ones', and that of the workers of a DataLoader.
     """
 
     def __init__(
         self,
         stat: Path = Path("/proc/stat"),
-        own_seconds: Callable[[], float] = lambda: sum(os.times()[:4]),
+        own_seconds: Callable[[], float] = lambda: sum(os.times()[:4]) + _workers_seconds(),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._stat, self._own_seconds, self._clock = stat, own_seconds, clock
@@ -182,6 +183,15 @@ class LoadWatch:
             return None
         user, nice, system, _idle, _iowait, irq, softirq, steal = (int(field) for field in fields[:8])
         return (user + nice + system + irq + softirq + steal) / self._ticks
+
+
+def _workers_seconds() -> float:
+    """Processor time of the processes that ``multiprocessing`` runs for us."""
+    ticks = 0
+    for process in multiprocessing.active_children():
+        fields = _read(f"/proc/{process.pid}/stat").rpartition(")")[2].split()
+        ticks += sum(int(field) for field in fields[11:13])  # utime and stime, after the name in brackets
+    return ticks / os.sysconf("SC_CLK_TCK") if ticks else 0.0
 
 
 def _read(path: str) -> str:

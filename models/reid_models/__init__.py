@@ -7,10 +7,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .recipes import list_recipes, load_recipe
+
 if TYPE_CHECKING:
     from .networks import create_model, list_models, load_model, load_weights, save_model
 
-__all__ = ["create_model", "list_models", "load_model", "load_weights", "save_model"]
+__all__ = [
+    "create_model",
+    "list_models",
+    "list_recipes",
+    "load_model",
+    "load_recipe",
+    "load_weights",
+    "save_model",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -15,7 +15,6 @@ from PIL import Image
 
 from reid_models.data import ImageRecord, make_synthetic
 from reid_models.report import (
-    HSGNET_STAGES,
     MetricsLog,
     RankedList,
     choose_queries,
@@ -27,6 +26,7 @@ from reid_models.report import (
     plot_training,
     ranked_lists,
     read_measurements,
+    reported_stages,
     save_figure,
 )
 from reid_models.report.pictures import load_picture
@@ -320,7 +320,7 @@ def bars(axes: Axes) -> list[float]:
 
 def test_stage_bars_leave_out_what_was_not_run() -> None:
     measured = {"baseline": {"rank1": 93.1}, "S3": {"rank1": 95.25, "mAP": 81.0}, "S1": {}}
-    figure = plot_stages(measured, HSGNET_STAGES["market1501"], title="Market")
+    figure = plot_stages(measured, reported_stages("market1501"), title="Market")
     rank1, mean_ap = figure.axes
     assert [label.get_text() for label in rank1.get_xticklabels()] == ["baseline", "S1", "S2", "S3", "S4"]
     assert bars(rank1) == [93.8, 94.6, 94.7, 95.0, 94.8, 93.1, 95.25]
@@ -341,7 +341,18 @@ def test_stage_bars_without_the_paper() -> None:
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["measured"]
 
 
+def test_reported_stages_are_those_of_the_text() -> None:
+    gains = {"S1": 0.8, "S2": 0.9, "S3": 1.2, "S4": 1.0}  # of rank-1 on Market-1501, over 93.8
+    reported = reported_stages("market1501")
+    assert {place: values["rank1"] for place, values in reported.items()} == pytest.approx(
+        {"baseline": 93.8} | {place: 93.8 + gain for place, gain in gains.items()}
+    )
+    assert "mAP" not in reported["S1"] and reported_stages("veri776")["S2"] == {"mAP": 80.1}
+
+
 def test_bad_stage_bars() -> None:
+    with pytest.raises(ValueError, match='did you mean "veri776"'):
+        reported_stages("veri")
     with pytest.raises(ValueError, match="must name a place"):
         plot_stages({})
     with pytest.raises(ValueError, match="must have a value of rank1, mAP"):

@@ -19,6 +19,7 @@ COMMANDS = (
     "evaluate",
     "visualize",
     "datasets",
+    "recipes",
     "benchmark",
 )
 

@@ -232,14 +232,12 @@ def _draw_montage(options: Namespace) -> None:
 
 
 def _draw_stages(options: Namespace) -> None:
-    from ..report.bars import HSGNET_STAGES, plot_stages, stage_scores
+    from ..report.bars import plot_stages, reported_stages, stage_scores
     from ..report.runs import read_runs
 
-    if options.reported is not None and options.reported not in HSGNET_STAGES:
-        raise unknown("dataset of HSGNet's Figs. 6 and 7", options.reported, HSGNET_STAGES)
     if not options.inputs and options.reported is None:
         raise ValueError("stages takes INPUT or --reported")
-    reported = HSGNET_STAGES[options.reported] if options.reported else None
+    reported = reported_stages(options.reported) if options.reported else None
     measured = stage_scores(read_runs(options.inputs), options.reported)
     _save(options, plot_stages(measured, reported, title=options.title))
 

@@ -10,18 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms import InterpolationMode, v2
 
 from reid_ops import augment
 
 from .._suggest import unknown
-from .images import ImageDataset, Sample
+from .images import ImageDataset, Sample, stack_samples
 from .records import ImageRecord
 from .sampler import IdentitySampler
 
@@ -199,7 +199,9 @@ def make_evaluation_loader(
     return DataLoader(
         ImageDataset(records, size=image_size),
         batch_size=batch_size,
+        collate_fn=stack_samples,
         num_workers=workers,
+        persistent_workers=workers > 0,
         pin_memory=pin_memory,
     )
 
@@ -243,7 +245,8 @@ class _TrainBatches(Dataset[TrainBatch]):
         return len(self.images)
 
     def __getitems__(self, places: list[_Place]) -> TrainBatch:
-        image, identity, camera = default_collate([self._sample(place) for place in places])
+        batch = stack_samples([self._sample(place) for place in places])
+        image, identity, camera = cast("tuple[Tensor, Tensor, Tensor]", batch)
         seed = _mixed(self.seed, places[0].epoch)
         return TrainBatch(image, identity, camera, seed, first_index=places[0].number)
 

@@ -4,7 +4,7 @@ Figures are matplotlib figures that pyplot does not know of; :func:`save_figure`
 :class:`Report` puts them into an HTML file that stands alone.
 """
 
-from .bars import HSGNET_STAGES, plot_efficiency, plot_stages, read_measurements, stage_scores
+from .bars import plot_efficiency, plot_stages, read_measurements, reported_stages, stage_scores
 from .cam import grad_cam, plot_cam_panels
 from .curves import plot_cmc, plot_training
 from .html import Code, Picture, Report, Section, Table, Text
@@ -17,7 +17,6 @@ from .runs import Run, name_paths, read_run, read_runs
 from .style import save_figure
 
 __all__ = [
-    "HSGNET_STAGES",
     "Code",
     "MetricsLog",
     "Picture",
@@ -51,6 +50,7 @@ __all__ = [
     "read_run",
     "read_runs",
     "report_runs",
+    "reported_stages",
     "save_figure",
     "stage_scores",
 ]

@@ -6,7 +6,6 @@ import csv
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,30 +15,14 @@ from matplotlib.patches import Patch
 
 from reid_ops.metrics import efficiency_score
 
+from .._suggest import unknown
+from ..recipes import list_recipes, load_recipe
 from .runs import METRIC_NAMES, Run
 from .style import INK, NORMAL, QUIET, SERIES, SMALL, legend, new_figure, plain, tidy
 
 EFFICIENCY_FIELDS = ("rank1", "mean_ap", "feature_dim", "volume", "speed")
-#: Figs. 6 and 7 of HSGNet: dataset -> place of HSGM -> metric -> percent. Of Market-1501 the text gives
-#: rank-1 and of VeRi-776 mAP; baseline and S3 are in Table III, the other numbers in the figures alone.
-HSGNET_STAGES: Mapping[str, Mapping[str, Mapping[str, float]]] = MappingProxyType(
-    {
-        "market1501": {
-            "baseline": {"rank1": 93.8, "mAP": 84.5},
-            "S1": {"rank1": 94.6},
-            "S2": {"rank1": 94.7},
-            "S3": {"rank1": 95.0, "mAP": 86.6},
-            "S4": {"rank1": 94.8},
-        },
-        "veri776": {
-            "baseline": {"rank1": 95.23, "mAP": 77.31},
-            "S1": {"mAP": 79.7},
-            "S2": {"mAP": 80.1},
-            "S3": {"rank1": 96.94, "mAP": 80.65},
-            "S4": {"mAP": 80.3},
-        },
-    }
-)
+#: Places of HSGM in HSGNet's Figs. 6 and 7, and how their recipes' names end.
+PLACES = {"baseline": "baseline", "S1": "s1", "S2": "s2", "S3": "hsgnet", "S4": "s4"}
 LARGEST_DOT = 900.0  # square points
 
 Scores = Mapping[str, float]
@@ -94,6 +77,21 @@ def plot_stages(
     for number, metric in enumerate(metrics, start=1):
         _draw_bars(figure.add_subplot(1, len(metrics), number), places, sides, metric, baseline)
     return figure
+
+
+def reported_stages(dataset: str) -> dict[str, dict[str, float]]:
+    """What HSGNet reports for each place of the module, as far as it is printed, for :func:`plot_stages`.
+
+    Args:
+        dataset: ``"market1501"`` or ``"veri776"``.
+
+    Raises:
+        ValueError: another dataset.
+    """
+    known = [name.removesuffix("_s1") for name in list_recipes() if name.endswith("_s1")]
+    if dataset not in known:
+        raise unknown("dataset of HSGNet's Figs. 6 and 7", dataset, known)
+    return {place: dict(load_recipe(f"{dataset}_{suffix}").targets) for place, suffix in PLACES.items()}
 
 
 def stage_scores(runs: Sequence[Run], dataset: str | None = None) -> dict[str, dict[str, float]]:

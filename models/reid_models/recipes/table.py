@@ -1,0 +1,156 @@
+"""The paper's tables beside what was measured."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any, NamedTuple
+
+from .registry import METRICS, books, list_recipes, load_recipe, targets_of
+
+EVALUATION = "evaluation.json"
+NOT_RUN, NOT_PRINTED = "not run", "–"
+HEADINGS = {"rank1": "rank-1", "rank5": "rank-5", "mAP": "mAP"}
+FORMS = ("text", "markdown", "csv")
+
+Scores = Mapping[str, float]
+
+
+class _Row(NamedTuple):
+    """One row of a table: what the paper prints, and what was measured or None; both in percent."""
+
+    name: str
+    title: str
+    targets: Scores
+    measured: Scores | None
+    note: str = ""
+
+
+def read_results(runs: str | os.PathLike[str]) -> dict[str, dict[str, float]]:
+    """The plain ranking's measures of every run that was evaluated, by recipe.
+
+    Args:
+        runs: the folder of run folders, which have their recipe's name.
+
+    Returns:
+        ``rank1``, ``rank5``, ``rank10``, ``mAP``, ``mINP`` in [0, 1], by the name of the recipe. Folders with
+        another name, and runs without an ``evaluation.json``, are passed over.
+
+    Raises:
+        FileNotFoundError: no such folder.
+        ValueError: an ``evaluation.json`` is damaged.
+
+    Example:
+        >>> read_results("runs")["market1501_hsgnet"]["rank1"]
+        0.951
+    """
+    runs = Path(runs)
+    if not runs.is_dir():
+        raise FileNotFoundError(f"read_results: runs must be a folder of run folders, got {runs}")
+    found = {name: runs / name / EVALUATION for name in list_recipes()}
+    return {name: _read_measures(path) for name, path in found.items() if path.is_file()}
+
+
+def paper_table(results: Mapping[str, Scores] | None = None, *, form: str = "text") -> str:
+    """Every table of the paper, with what was measured beside what it prints; "not run" where nothing was.
+
+    Args:
+        results: of :func:`read_results`: measures in [0, 1] by recipe. An average counts as measured once
+            all its parts are.
+        form: ``"text"``, ``"markdown"`` or ``"csv"``.
+
+    Raises:
+        ValueError: an unknown form.
+
+    Example:
+        >>> print(paper_table(read_results("runs"), form="markdown"))
+    """
+    if form not in FORMS:
+        raise ValueError(f'paper_table: form must be "text", "markdown" or "csv", got {form!r}')
+    tables = {
+        table["title"]: [_row(row, results or {}) for row in table["rows"]]
+        for book in books()
+        for table in book.get("tables", ())
+    }
+    if form == "csv":
+        return _as_csv(tables)
+    blocks = [_as_text(title, rows, form) for title, rows in tables.items()]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _row(row: str | Mapping[str, Any], results: Mapping[str, Scores]) -> _Row:
+    """A recipe's row, or that of the mean over several."""
+    if isinstance(row, str):
+        recipe = load_recipe(row)
+        return _Row(row, recipe.title, recipe.targets, _percent(results.get(row)))
+    parts = [_percent(results.get(name)) for name in row["of"]]
+    known = [part for part in parts if part is not None]
+    mean = None
+    if len(known) == len(parts):
+        mean = {metric: fmean(part[metric] for part in known) for metric in METRICS if metric in known[0]}
+    return _Row("", row["title"], targets_of(row), mean, row.get("note", ""))
+
+
+def _percent(scores: Scores | None) -> Scores | None:
+    return None if scores is None else {metric: 100 * value for metric, value in scores.items()}
+
+
+def _as_text(title: str, rows: Sequence[_Row], form: str) -> str:
+    """One table as aligned text or as Markdown: the paper's numbers, and ours behind them."""
+    header = ["recipe", *(f"{name}, {who}" for name in HEADINGS.values() for who in ("paper", "measured"))]
+    lines = [header]
+    for row in rows:
+        cells = [row.name or row.title]
+        for metric in METRICS:
+            target = row.targets.get(metric)
+            cells += [NOT_PRINTED if target is None else str(target), _measured(row, metric)]
+        lines.append(cells)
+    notes = [f"{row.title}: {row.note}." for row in rows if row.note]
+    if form == "markdown":
+        aligned = ["---", *("--:" for _ in header[1:])]
+        body = [f"| {' | '.join(cells)} |" for cells in (header, aligned, *lines[1:])]
+        return "\n".join([f"### {title}", "", *body, *(["", *notes] if notes else [])])
+    widths = [max(len(cells[column]) for cells in lines) for column in range(len(header))]
+    body = [_aligned(cells, widths) for cells in lines]
+    return "\n".join([title, "-" * len(title), *body, *notes])
+
+
+def _aligned(cells: Iterable[str], widths: Sequence[int]) -> str:
+    first, *others = zip(cells, widths, strict=True)
+    return "  ".join([first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)])
+
+
+def _measured(row: _Row, metric: str) -> str:
+    if row.measured is None:
+        return NOT_RUN
+    return f"{row.measured[metric]:.2f}" if metric in row.measured else NOT_PRINTED
+
+
+def _as_csv(tables: Mapping[str, Sequence[_Row]]) -> str:
+    """One line a row; empty where the paper prints nothing, "not run" where nothing was measured."""
+    with io.StringIO(newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        columns = [f"{metric}_{who}" for metric in METRICS for who in ("paper", "measured")]
+        writer.writerow(["table", "recipe", "title", *columns, "note"])
+        for title, rows in tables.items():
+            for row in rows:
+                pairs = [(row.targets.get(metric), _measured(row, metric)) for metric in METRICS]
+                cells = [cell for target, own in pairs for cell in (target, own.replace(NOT_PRINTED, ""))]
+                writer.writerow([title, row.name, row.title, *cells, row.note])
+        return stream.getvalue()
+
+
+def _read_measures(path: Path) -> dict[str, float]:
+    try:
+        plain = json.loads(path.read_text(encoding="utf-8"))["plain"]
+        measures = {metric: float(value) for metric, value in plain.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"read_results: {path} is damaged or not an evaluation ({error!r})") from None
+    if not all(0 <= value <= 1 for value in measures.values()):
+        raise ValueError(f"read_results: measures must be in [0, 1], got {measures} in {path}")
+    return measures

@@ -1,0 +1,40 @@
+"""The benchmark of the input pipeline: everyone's batches are right before anyone is timed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks import input_pipeline
+from benchmarks.harness.check import CheckFailed, check_ours, ours_outcome, refusal
+from benchmarks.harness.machine import _workers_seconds
+from benchmarks.harness.model import Case, Mode
+from benchmarks.input_pipeline import BENCHMARK, MODES
+from reid_models import data
+
+CASE = Case("tiny", input_pipeline._sizes(16, 8, (30, 60), (40, 20)))
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.name)
+def test_all_contenders_agree(mode: Mode) -> None:
+    inputs = BENCHMARK.make_inputs(CASE, torch.float32, CPU, 0)
+    check_ours(BENCHMARK, CASE, mode, inputs)
+    expected, gradient = ours_outcome(BENCHMARK, mode, inputs)
+    assert expected.output.shape == ((16,) if mode.options["training"] else (16, 3, 5, 3))
+    for entry in BENCHMARK.formulations:
+        assert refusal(BENCHMARK, entry.function, mode, inputs, expected, gradient) is None, entry.name
+    assert _workers_seconds() > 0  # loaders keep their workers, whose time is ours
+
+
+@pytest.mark.parametrize("wrong", [{"mean": (0.5, 0.5, 0.5)}, {"pad": 10, "erase": {"p": 1.0}}])
+def test_a_wrong_pipeline_is_noticed(wrong: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data, "Augmentation", lambda **_: augmentation)
+    augmentation = data.pipeline.Augmentation(**wrong)
+    input_pipeline._check_training.cache_clear()
+    input_pipeline._our_batches.cache_clear()
+    with pytest.raises(CheckFailed, match="ours does not leave black images as they are"):
+        BENCHMARK.make_inputs(CASE, torch.float32, CPU, 0)
+    input_pipeline._our_batches.cache_clear()
