@@ -18,6 +18,7 @@ COMMANDS = (
     "index",
     "search",
     "rerank",
+    "visualize",
     "recipes",
     "datasets",
     "benchmark",

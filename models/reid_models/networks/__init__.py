@@ -3,6 +3,7 @@
 from .backbone import create_backbone
 from .baseline import Baseline
 from .complexity import Complexity, complexity_table, format_complexity_table, measure_complexity
+from .export import export_onnx
 from .hsgnet import HSGNET_VARIANTS, HSGNet
 from .registry import create_model, list_models
 from .weights import load_model, load_weights, save_model
@@ -15,6 +16,7 @@ __all__ = [
     "complexity_table",
     "create_backbone",
     "create_model",
+    "export_onnx",
     "format_complexity_table",
     "list_models",
     "load_model",
