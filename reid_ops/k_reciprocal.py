@@ -17,6 +17,7 @@ from ._neighbours import (
     gather_given,
     inner_products,
     norms_of,
+    offset_of,
     search,
     search_given,
     search_index,
@@ -142,6 +143,8 @@ def k_reciprocal_rerank(
     if index is not None and neighbours is not None:
         raise ValueError(f"{_RERANK}: index and neighbours exclude each other")
 
+    if definition.blend != "cosine":  # distances don't change
+        features = features - offset_of(features)
     places = min(k1 + 1 if definition.include_self else k1, items)
     needs_products = lambda_value > 0
     # The search computes the products of queries and gallery: kept where the whole result is wanted.
@@ -150,7 +153,8 @@ def k_reciprocal_rerank(
     if neighbours is not None:
         found = given_neighbours(neighbours, places, items, definition.normalize, features, _RERANK)
     elif index is not None:
-        found = search_index(features, places, queries, index, definition.normalize)
+        given = joined(query, gallery, _RERANK)  # not moved
+        found = search_index(features, places, queries, index, definition.normalize, given)
     else:
         found = search(features, places, queries=queries, products=output if needs_products else None)
     scale = _scale(found.largest, definition, features, items)
@@ -211,7 +215,7 @@ def rerank_neighbours(query: Tensor, gallery: Tensor, *, k1: int = 20) -> Neighb
     """
     features = joined(query, gallery, "rerank_neighbours")
     _checks.check_integer(k1, "k1", 1, MAX_K1, "rerank_neighbours")
-    return search(features, k1 + 1, queries=len(query))
+    return search(features - offset_of(features), k1 + 1, queries=len(query))
 
 
 def k_reciprocal_rerank_from_distance(
@@ -357,6 +361,7 @@ def jaccard_distance(
     check_finite(features, "features", _JACCARD)
     check_numbers(k1, k2, 0.0, jaccard, _JACCARD)
     features = prepare(features.detach(), _JACCARD)
+    features = features - offset_of(features)
     items = len(features)
     found = search(features, min(k1 + 1 if definition.include_self else k1, items))
     encoding = Encoding(
