@@ -9,6 +9,7 @@ import os
 import resource
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ import torch
 from benchmarks.harness.check import evaluate
 from benchmarks.harness.model import Benchmark, Case, Function, Inputs, Mode
 
+_SLOW = 8.0  # seconds
 _ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -53,8 +55,15 @@ def cuda_peak(function: Function, inputs: Inputs, mode: Mode, gradient: torch.Te
 
 
 def measure_here(function: Function, inputs: Inputs, mode: Mode) -> int:
-    """Growth in bytes of this process's peak by one call, after one that loads code and libraries."""
+    """Growth in bytes of this process's peak by one call, after one that loads code and libraries.
+
+    A call of many seconds is not repeated: what it loads is little beside what it needs.
+    """
+    _reset_peak()
+    start, before = time.perf_counter(), _peak()
     output = evaluate(function, inputs, Mode(mode.name, mode.options), None).output
+    if time.perf_counter() - start > _SLOW and not mode.backward:
+        return _peak() - before
     gradient = torch.ones_like(output) if mode.backward else None
     evaluate(function, inputs, mode, gradient)
     del output
