@@ -164,6 +164,53 @@ def test_verification_needs_both_kinds_of_pairs() -> None:
         metrics.verification_curve(np.zeros((1, 1)), [1], [1], fars=(2,))
 
 
+# ---------------------------------------------------------------------------------------------- tracks
+
+
+@pytest.mark.parametrize("reduce", ["min", "mean"])
+@pytest.mark.parametrize("as_tensor", [False, True])
+def test_tracks_are_ranked_by_their_images(
+    reduce: str, as_tensor: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metrics.tracks, "_BLOCK", 200)
+    chance = np.random.default_rng(3)
+    tracks, queries, items = 25, 12, 90
+    track_ids, track_cameras = chance.integers(-1, 6, tracks), chance.integers(0, 4, tracks)
+    names = 10 * chance.permutation(tracks)
+    images = np.r_[np.arange(tracks), chance.integers(0, tracks, items - tracks)]
+    chance.shuffle(images)
+    distance = np.floor(chance.random((queries, items)) * 20) / 4  # means of quarters, and ties
+    query_ids, query_cameras = chance.integers(0, 6, queries), chance.integers(0, 4, queries)
+    order = list(dict.fromkeys(images.tolist()))  # by first appearance
+    whole = np.stack([getattr(distance[:, images == track], reduce)(1) for track in order], 1)
+    expected = metrics.evaluate_ranking(
+        whole, query_ids, track_ids[order], query_cameras, track_cameras[order], average_precision="trapezoid"
+    )
+    given: Any = torch.from_numpy(distance) if as_tensor else distance
+    found = metrics.evaluate_tracks(
+        given, query_ids, track_ids[images], names[images], query_cameras, track_cameras[images],
+        reduce=reduce, average_precision="trapezoid",
+    )  # fmt: skip
+    assert (found.cmc, found.excluded) == (expected.cmc, expected.excluded)
+    np.testing.assert_allclose(found.per_query_ap, expected.per_query_ap, rtol=1e-12)
+    np.testing.assert_array_equal(found.positives, expected.positives)
+
+
+def test_bad_tracks() -> None:
+    distance = np.zeros((1, 3))
+    with pytest.raises(ValueError, match="must have one identity each, but track 4 has several"):
+        metrics.evaluate_tracks(distance, [1], [1, 1, 2], [3, 4, 4])
+    with pytest.raises(ValueError, match="must have one camera each, but track 4 has several"):
+        metrics.evaluate_tracks(distance, [1], [1, 2, 2], [3, 4, 4], [0], [1, 1, 2])
+    with pytest.raises(ValueError, match=r"gallery_tracks must have shape \(3,\)"):
+        metrics.evaluate_tracks(distance, [1], [1, 2, 2], [3, 4])
+    with pytest.raises(ValueError, match='reduce must be one of "min", "mean"'):
+        metrics.evaluate_tracks(distance, [1], [1, 2, 2], [3, 4, 4], reduce="max")
+    distance[0, 2] = np.nan
+    with pytest.raises(ValueError, match="must not hold NaN, but row 0 does"):
+        metrics.evaluate_tracks(distance, [1], [1, 2, 2], [3, 4, 4])
+
+
 # ------------------------------------------------------------------------------------ efficiency score
 
 HENET = {  # rank-1, mAP, FD, V, FPS (paper 004, Table 1) and the printed score
