@@ -107,7 +107,6 @@ def ours(
         assert distances is not None
         return distances
     features, queries = torch.cat([query, gallery]), len(query)
-    operator = importlib.import_module("reid_ops.k_reciprocal")
     encoding = _reciprocal_encoding.Encoding(
         neighbours,
         _HALF,
@@ -115,7 +114,7 @@ def ours(
         first_row=queries,
         soft=True,
         scale=1 / largest,
-        distances=operator._pair_distances(features, 2),
+        distances=_reciprocal_encoding.feature_distances(features, 2),
     )
     norms = _neighbours.norms_of(features)
     block = products.clone()

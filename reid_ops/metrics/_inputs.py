@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from reid_ops import _checks
+
 CAMERA_RULES = ("none", "same_identity", "any")
 AVERAGE_PRECISIONS = ("mean_precision", "trapezoid")
 
@@ -17,17 +19,7 @@ Matrix = np.ndarray | Tensor
 
 def integers(values: Any, argument: str, size: int | None, op: str) -> np.ndarray:
     """An int64 array ``(size,)`` from a list, an array or a tensor of integers."""
-    if isinstance(values, Tensor):
-        values = values.detach().cpu().numpy()
-    array = np.asarray(values)
-    if array.size == 0:
-        array = array.astype(np.int64)
-    if not np.issubdtype(array.dtype, np.integer):
-        raise TypeError(f"{op}: {argument} must be integers, got {array.dtype}")
-    if array.ndim != 1 or (size is not None and array.shape[0] != size):
-        expected = f"({'N' if size is None else size},)"
-        raise ValueError(f"{op}: {argument} must have shape {expected}, got {array.shape}")
-    return np.ascontiguousarray(array, dtype=np.int64)
+    return _checks.integer_array(values, argument, op, size)
 
 
 def matrix(values: Any, argument: str, op: str) -> Matrix:
