@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+import io
+
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 import reid_ops
+from reid_models.data import read_omniglot
 from reid_ops import _neighbours, reference
 from tests.conftest import Backend
 
@@ -108,3 +114,53 @@ def test_the_index_gets_the_features_as_they_are(backend: Backend) -> None:
     expected = reid_ops.k_reciprocal_rerank(query, gallery)
     actual = reid_ops.k_reciprocal_rerank(query, gallery, index=Index())
     torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5)
+
+
+@functools.cache
+def characters() -> tuple[Tensor, Tensor]:
+    """Real images as features: black pixels in squares of 7 x 7 of 60 handwritten queries and 700 others."""
+    split = read_omniglot().draws[0]
+    features = []
+    for records in (split.query[::5], split.gallery[::3]):
+        images = np.stack(
+            [np.array(Image.open(io.BytesIO(each.content or b"")).convert("L")) for each in records]
+        )
+        squares = (images < 128).reshape(len(records), 15, 7, 15, 7).sum((2, 4))
+        features.append(torch.from_numpy(squares.reshape(len(records), -1)).float())
+    return features[0], features[1]
+
+
+def test_real_features() -> None:
+    """Whole numbers: no rounding, many equal distances. Outright equal to the dense algorithm."""
+    query, gallery = characters()
+    actual = reid_ops.k_reciprocal_rerank(query, gallery)
+    expected = reference.k_reciprocal_rerank(query.double(), gallery.double())
+    assert isinstance(actual, Tensor)
+    torch.testing.assert_close(actual.double(), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("backend_name", ["torch", "faiss"])
+@pytest.mark.parametrize("preset", ["zhong", "spcl"])
+def test_a_gallery_index_gives_the_same(backend_name: str, preset: str) -> None:
+    """With features of unit scale, so that "spcl", which does not normalise, has weights."""
+    query, gallery = (each / 64 for each in characters())
+    index = reid_ops.GalleryIndex(225, metric="euclidean", backend=backend_name)
+    index.add(gallery)
+    expected = reid_ops.k_reciprocal_rerank(query, gallery, preset=preset)
+    actual = reid_ops.k_reciprocal_rerank(query, gallery, preset=preset, index=index)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-6)
+    values, rows = reid_ops.k_reciprocal_rerank(query, gallery, preset=preset, index=index, topk=10)
+    assert isinstance(expected, Tensor)
+    torch.testing.assert_close(values, expected.sort(dim=1).values[:, :10], rtol=0, atol=1e-6)
+    torch.testing.assert_close(expected.gather(1, rows), values, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["ivf", "hnsw"])
+def test_an_approximate_index_gives_nearly_the_same(kind: str) -> None:
+    query, gallery = characters()
+    index = reid_ops.GalleryIndex(225, metric="euclidean", kind=kind, recall=0.99)
+    index.add(gallery)
+    expected = reid_ops.k_reciprocal_rerank(query, gallery, topk=10)[1]
+    actual = reid_ops.k_reciprocal_rerank(query, gallery, topk=10, index=index)[1]
+    found = (expected[:, :, None] == actual[:, None, :]).any(2).float().mean()
+    assert found > 0.95
