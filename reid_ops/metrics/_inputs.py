@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,39 @@ def camera_arrays(
         integers(gallery_cameras, "gallery_cameras", items, op),
         camera_rule,
     )
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Distances ``(Q, G)`` and the labels of their rows and columns; cameras are None under rule "none"."""
+
+    distance: Matrix
+    identities: np.ndarray
+    cameras: np.ndarray | None
+    item_identities: np.ndarray
+    item_cameras: np.ndarray | None
+    rule: str
+
+
+def pairs(
+    distance: Any,
+    query_ids: Any,
+    gallery_ids: Any,
+    query_cameras: Any,
+    gallery_cameras: Any,
+    camera_rule: str,
+    op: str,
+) -> Pairs:
+    """What an evaluation from distances is given, checked."""
+    found = matrix(distance, "distance", op)
+    queries, items = found.shape
+    not_empty(queries, items, op)
+    identities = integers(query_ids, "query_ids", queries, op)
+    item_identities = integers(gallery_ids, "gallery_ids", items, op)
+    cameras, item_cameras, rule = camera_arrays(
+        query_cameras, gallery_cameras, camera_rule, queries, items, op
+    )
+    return Pairs(found, identities, cameras, item_identities, item_cameras, rule)
 
 
 def choice(value: Any, argument: str, allowed: Sequence[str], op: str) -> None:

@@ -87,17 +87,13 @@ def verification_curve(
         if not 0.0 <= rate <= 1.0:
             raise ValueError(f"{_OP}: fars must be in [0, 1], got {rate}")
     check_backend(backend, _OP)
-    found = _inputs.as_torch(_inputs.matrix(distance, "distance", _OP))
-    queries, items = found.shape
-    _inputs.not_empty(queries, items, _OP)
-    identities = _inputs.integers(query_ids, "query_ids", queries, _OP)
-    item_identities = _inputs.integers(gallery_ids, "gallery_ids", items, _OP)
-    cameras, item_cameras, rule = _inputs.camera_arrays(
-        query_cameras, gallery_cameras, camera_rule, queries, items, _OP
-    )
+    pairs = _inputs.pairs(distance, query_ids, gallery_ids, query_cameras, gallery_cameras, camera_rule, _OP)
+    found = _inputs.as_torch(pairs.distance)
     own, owner = (
         torch.from_numpy(part).to(found.device)
-        for part in own_items(identities, cameras, item_identities, item_cameras, junk_id)
+        for part in own_items(
+            pairs.identities, pairs.cameras, pairs.item_identities, pairs.item_cameras, junk_id
+        )
     )
     genuine = _wide(found[owner, own]).sort().values
     if len(genuine) == 0:
@@ -106,9 +102,8 @@ def verification_curve(
         raise _inputs.nan_error(int(found.isnan().any(1).long().argmax()), _OP)
 
     thresholds, multiplicity = genuine.unique_consecutive(return_counts=True)
-    pairs = _Pairs(found, identities, cameras, item_identities, item_cameras, junk_id, rule)
     count = _count_on_host if runs_on_host(found, backend, _OP) else _count_by_torch
-    at_most, equal = count(pairs, thresholds)
+    at_most, equal = count(found, pairs, junk_id, thresholds)
     impostor = int(at_most.sum())
     if impostor == 0:
         raise ValueError(f"{_OP}: there is no impostor pair (other identity, not removed)")
@@ -128,25 +123,14 @@ def verification_curve(
     return VerificationReport(tar_at, threshold_at, auc, values_at, tar, far, len(genuine), impostor)
 
 
-@dataclass(frozen=True)
-class _Pairs:
-    """All pairs, and what says which are impostors."""
-
-    distance: Tensor
-    identities: np.ndarray
-    cameras: np.ndarray | None
-    item_identities: np.ndarray
-    item_cameras: np.ndarray | None
-    junk_id: int | None
-    rule: str
-
-
-def _count_on_host(pairs: _Pairs, thresholds: Tensor) -> tuple[Tensor, Tensor]:
+def _count_on_host(
+    distance: Tensor, pairs: _inputs.Pairs, junk_id: int | None, thresholds: Tensor
+) -> tuple[Tensor, Tensor]:
     """Impostors ``(T + 1,)`` by their lowest threshold not below them, and those equal to it."""
-    gallery = _extension._host.Gallery(pairs.item_identities, pairs.item_cameras, pairs.junk_id, pairs.rule)
+    gallery = _extension._host.Gallery(pairs.item_identities, pairs.item_cameras, junk_id, pairs.rule)
     at_most = np.zeros(len(thresholds) + 1, np.int64)
     equal = np.zeros_like(at_most)
-    for start, block in host_blocks(pairs.distance):
+    for start, block in host_blocks(distance):
         rows = slice(start, start + block.shape[0])
         cameras = None if pairs.cameras is None else pairs.cameras[rows]
         bad_row, *counts = gallery.count_impostors(
@@ -159,22 +143,23 @@ def _count_on_host(pairs: _Pairs, thresholds: Tensor) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(at_most), torch.from_numpy(equal)
 
 
-def _count_by_torch(pairs: _Pairs, thresholds: Tensor) -> tuple[Tensor, Tensor]:
+def _count_by_torch(
+    distance: Tensor, pairs: _inputs.Pairs, junk_id: int | None, thresholds: Tensor
+) -> tuple[Tensor, Tensor]:
     """The same on any device."""
-    found = pairs.distance
-    query = _torch_ranks.Labels.on(found.device, pairs.identities, pairs.cameras)
-    gallery = _torch_ranks.Labels.on(found.device, pairs.item_identities, pairs.item_cameras)
-    at_most = torch.zeros(len(thresholds) + 1, dtype=torch.int64, device=found.device)
+    query = _torch_ranks.Labels.on(distance.device, pairs.identities, pairs.cameras)
+    gallery = _torch_ranks.Labels.on(distance.device, pairs.item_identities, pairs.item_cameras)
+    at_most = torch.zeros(len(thresholds) + 1, dtype=torch.int64, device=distance.device)
     equal = torch.zeros_like(at_most)
-    step = max(1, _BLOCK // found.shape[1])
-    for start in range(0, len(found), step):
+    step = max(1, _BLOCK // distance.shape[1])
+    for start in range(0, len(distance), step):
         rows = slice(start, start + step)
-        nan = found[rows].isnan().any(1)
+        nan = distance[rows].isnan().any(1)
         if nan.any():
             raise _inputs.nan_error(start + int(nan.long().argmax()), _OP)
         labels = query.rows(rows)
-        match, removed = _torch_ranks.match_and_removed(labels, gallery, pairs.junk_id, pairs.rule)
-        values = _wide(found[rows][~match & ~removed & _known(labels, pairs.junk_id)])
+        match, removed = _torch_ranks.match_and_removed(labels, gallery, junk_id, pairs.rule)
+        values = _wide(distance[rows][~match & ~removed & _known(labels, junk_id)])
         place = torch.searchsorted(thresholds, values)
         at_most += torch.bincount(place, minlength=len(at_most))
         tied = thresholds[place.clamp(max=len(thresholds) - 1)] == values
