@@ -172,11 +172,15 @@ def _settle_doubts(features: Tensor, norms: Tensor, last: Tensor, indices: Tenso
     """Replaces lists that rounding may have cut wrongly. ``last`` (N,): the farthest kept by the search."""
     items, neighbours = indices.shape
     chosen = _doubtful(features, norms, last, distances).nonzero()[:, 0]
+    if len(chosen) == 0:
+        return
     for rows in chosen.split(max(1, _AGAIN_ELEMENTS // items)):
         indices[rows], distances[rows], last[rows] = _search_again(features, norms, rows, neighbours)
     if neighbours + _MORE_SLACK >= items:
         return
     chosen = chosen[_doubtful(features, norms, last, distances)[chosen]]
+    if len(chosen) == 0:
+        return
     every = torch.arange(items, dtype=torch.int32, device=features.device)
     for rows in chosen.split(max(1, _DIRECT_ELEMENTS // items)):
         state = State(len(rows), neighbours, features)
