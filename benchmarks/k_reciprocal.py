@@ -16,6 +16,7 @@ for "search" looks for any nearer item.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -52,19 +53,23 @@ MODES = (
 )
 
 
-def make_inputs(case: Case, dtype: torch.dtype, device: torch.device, seed: int) -> Inputs:
-    """Identities' centres, shifts of six cameras, and noise; rows of length 1."""
+def clustered(sizes: Mapping[str, int], seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Queries and gallery: identities' centres, shifts of six cameras, and noise; rows of length 1."""
     generator = torch.Generator().manual_seed(seed)
-    sizes = case.sizes
     count, dimension = sizes["queries"] + sizes["gallery"], sizes["dimension"]
     centres = torch.randn(sizes["identities"], dimension, generator=generator)
     cameras = 0.8 * torch.randn(6, dimension, generator=generator)
     identity = torch.randint(0, sizes["identities"], (count,), generator=generator)
     camera = torch.randint(0, 6, (count,), generator=generator)
-    features = centres[identity] + cameras[camera]
-    features += 1.2 * torch.randn(count, dimension, generator=generator)
-    features = torch.nn.functional.normalize(features).to(device, dtype)
-    query, gallery = features[: sizes["queries"]].clone(), features[sizes["queries"] :].clone()
+    features = centres[identity].add_(cameras[camera])
+    features.add_(torch.randn(count, dimension, generator=generator), alpha=1.2)
+    features = torch.nn.functional.normalize(features)
+    return features[: sizes["queries"]].clone(), features[sizes["queries"] :].clone()
+
+
+def make_inputs(case: Case, dtype: torch.dtype, device: torch.device, seed: int) -> Inputs:
+    """Clustered features, and what the stages are given."""
+    query, gallery = (part.to(device, dtype) for part in clustered(case.sizes, seed))
     found = reid_ops.rerank_neighbours(query, gallery, k1=K1)
     assert found.largest is not None
     given = {"neighbours": found.indices, "largest": found.largest, "products": query @ gallery.t()}
@@ -102,7 +107,6 @@ def ours(
         assert distances is not None
         return distances
     features, queries = torch.cat([query, gallery]), len(query)
-    operator = importlib.import_module("reid_ops.k_reciprocal")
     encoding = _reciprocal_encoding.Encoding(
         neighbours,
         _HALF,
@@ -110,7 +114,7 @@ def ours(
         first_row=queries,
         soft=True,
         scale=1 / largest,
-        distances=operator._pair_distances(features, 2),
+        distances=_reciprocal_encoding.feature_distances(features, 2),
     )
     norms = _neighbours.norms_of(features)
     block = products.clone()
@@ -197,9 +201,12 @@ def _dense_jaccard(rank: Array, distance: Any, queries: int) -> Array:
     return jaccard
 
 
-def _blocked_topk(
-    query: Tensor, gallery: Tensor, *, neighbours: Tensor, largest: Tensor, products: Tensor, stage: str
-) -> Tensor:
+def _blocked_topk(query: Tensor, gallery: Tensor, **given: Any) -> Tensor:
+    """As a contender."""
+    return blocked_topk(query, gallery)
+
+
+def blocked_topk(query: Tensor, gallery: Tensor) -> Tensor:
     """Search as a PyTorch user writes it: blocks of the matrix product and topk."""
     features = torch.cat([query, gallery])
     squares = features.square().sum(1)
@@ -246,9 +253,7 @@ def reference(
 ) -> Tensor:
     """The definition in float64 on given lists, sparse so that Market size can be checked."""
     if stage == "search":
-        return _blocked_topk(
-            query, gallery, neighbours=neighbours, largest=largest, products=products, stage=stage
-        )
+        return blocked_topk(query, gallery)
     features, queries = torch.cat([query, gallery]).cpu().numpy(), len(query)
     rank, scale = neighbours.cpu().numpy(), largest.cpu().double().numpy()
 

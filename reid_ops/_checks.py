@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -49,6 +52,25 @@ def check_number(value: float, argument: str, least: float, most: float, op: str
         raise TypeError(f"{op}: {argument} must be a number, got {type(value).__name__}")
     if not least <= value <= most:
         raise ValueError(f"{op}: {argument} must be in [{least:g}, {most:g}], got {value}")
+
+
+def integer_array(
+    values: Any, argument: str, op: str, size: int | None = None, least: int | None = None
+) -> np.ndarray:
+    """An int64 array ``(size,)`` from a list, an array or a tensor of integers; None: any size."""
+    array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    if array.size == 0:
+        array = array.astype(np.int64)
+    if not np.issubdtype(array.dtype, np.integer):
+        raise TypeError(f"{op}: {argument} must be integers, got {array.dtype}")
+    if array.ndim != 1 or (size is not None and len(array) != size):
+        expected = f"({'N' if size is None else size},)"
+        raise ValueError(f"{op}: {argument} must have shape {expected}, got {array.shape}")
+    if array.size and int(array.max()) >= 2**63:
+        raise ValueError(f"{op}: {argument} must be below 2**63, got {array.max()}")
+    if least is not None and array.size and array.min() < least:
+        raise ValueError(f"{op}: {argument} must be at least {least}, got {array.min()}")
+    return np.ascontiguousarray(array, dtype=np.int64)
 
 
 def check_flag(value: bool, argument: str, op: str) -> None:

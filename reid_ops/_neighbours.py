@@ -16,8 +16,12 @@ NO_MEASURE, GIVEN, EUCLIDEAN, COSINE = 0, 1, 2, 3
 NOT_ITSELF = -(1 << 62)
 
 # Search keeps so many more than asked for, because products of float32 rows order near-ties by rounding;
-# distances of those kept are then computed from differences and decide.
-_SLACK = 4
+# distances of those kept are then computed from differences and decide. Where the last kept is so near that
+# rounding may have lost a nearer one, more are kept in a second search of these items, and if that leaves
+# a doubt (near copies by the dozen), all distances are computed from differences.
+_SLACK, _MORE_SLACK = 4, 64
+_AGAIN_ELEMENTS = 1 << 24  # of products at a time in the second search
+_DIRECT_ELEMENTS = 1 << 22  # of distances at a time in the third
 _CPU_BLOCK = (512, 2048)  # rows and columns: 4 MiB of float32, which stays in a shared cache
 _CUDA_BLOCK = (4096, 32768)
 
@@ -51,6 +55,18 @@ class Neighbours:
 def norms_of(features: Tensor) -> Tensor:
     """Squared lengths of rows."""
     return torch.linalg.vecdot(features, features)
+
+
+def offset_of(features: Tensor) -> Tensor:
+    """What to subtract from all rows ``(D,)`` so that products don't cancel: their mean, roughly, or 0.
+
+    0 where the rows lie about the origin. Eight bits of the mean are kept, so that whole numbers stay whole
+    or nearly so: differences, and who is as far as whom, are not touched by rounding.
+    """
+    mean = features.mean(0)
+    mantissa, exponent = torch.frexp(mean)
+    rough = torch.ldexp(torch.round(mantissa * 256) / 256, exponent)
+    return torch.where(2 * norms_of(mean[None]) > norms_of(features).mean(), rough, 0)
 
 
 class State:
@@ -147,7 +163,56 @@ def search(
                 measure=EUCLIDEAN,
             )
     indices, distances = refine(features, state.indices, neighbours)
+    if state.indices.shape[1] < items:
+        _settle_doubts(features, norms, state.distances[:, -1], indices, distances)
     return Neighbours(indices, state.largest, distances)
+
+
+def _settle_doubts(features: Tensor, norms: Tensor, last: Tensor, indices: Tensor, distances: Tensor) -> None:
+    """Replaces lists that rounding may have cut wrongly. ``last`` (N,): the farthest kept by the search."""
+    items, neighbours = indices.shape
+    chosen = _doubtful(features, norms, last, distances).nonzero()[:, 0]
+    if len(chosen) == 0:
+        return
+    for rows in chosen.split(max(1, _AGAIN_ELEMENTS // items)):
+        indices[rows], distances[rows], last[rows] = _search_again(features, norms, rows, neighbours)
+    if neighbours + _MORE_SLACK >= items:
+        return
+    chosen = chosen[_doubtful(features, norms, last, distances)[chosen]]
+    if len(chosen) == 0:
+        return
+    every = torch.arange(items, dtype=torch.int32, device=features.device)
+    for rows in chosen.split(max(1, _DIRECT_ELEMENTS // items)):
+        state = State(len(rows), neighbours, features)
+        state.merge(_differences(features, rows, every.expand(len(rows), items)), 0, 0)
+        indices[rows], distances[rows] = state.indices, state.distances
+
+
+def _doubtful(features: Tensor, norms: Tensor, last: Tensor, distances: Tensor) -> Tensor:
+    """Whether an item that was not kept may be nearer than the list's end, ``(N,)`` bool.
+
+    Rounding errors of a sum of D terms add up like a random walk, to sqrt(D) units of |x|^2 + |y|^2; at most
+    9 units at D = 512 were seen. Who is as near as the list's end at distance r has |y| <= |x| + r.
+    """
+    unit = torch.finfo(features.dtype).eps * features.shape[1] ** 0.5
+    end = distances[:, -1]
+    margin = unit * (norms + (norms.sqrt() + end.sqrt()).square())
+    return end + margin >= last
+
+
+def _search_again(
+    features: Tensor, norms: Tensor, chosen: Tensor, neighbours: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Lists and their distances of a few items, and the farthest that was kept for each."""
+    items = len(features)
+    state = State(len(chosen), min(neighbours + _MORE_SLACK, items), features)
+    rows, row_terms = features[chosen], norms[chosen]
+    for columns in _pieces(0, items, 0, _CUDA_BLOCK[1]):
+        block = inner_products(rows, features[columns])
+        state.merge(
+            block, 0, columns.start, measure=EUCLIDEAN, row_terms=row_terms, column_terms=norms[columns]
+        )
+    return (*refine(features, state.indices, neighbours, chosen), state.distances[:, -1])
 
 
 def _blocks(items: int, queries: int, symmetric: bool, device: str) -> Iterator[tuple[slice, slice]]:
@@ -166,11 +231,11 @@ def _pieces(begin: int, end: int, border: int, length: int) -> Iterator[slice]:
 
 
 def search_index(
-    features: Tensor, neighbours: int, queries: int, index: SearchIndex, largest: bool
+    features: Tensor, neighbours: int, queries: int, index: SearchIndex, largest: bool, given: Tensor
 ) -> Neighbours:
-    """As :func:`search`, with the gallery's share of the candidates from an index."""
+    """As :func:`search`, with the gallery's share of the candidates from an index, asked for ``given``."""
     items, gallery = len(features), len(features) - queries
-    found = torch.as_tensor(index.search(features, min(neighbours, gallery))[1], device=features.device)
+    found = torch.as_tensor(index.search(given, min(neighbours, gallery))[1], device=features.device)
     expected = (items, min(neighbours, gallery))
     if tuple(found.shape) != expected or found.is_floating_point():
         raise ValueError(
@@ -201,15 +266,27 @@ def search_index(
     return Neighbours(indices, farthest.largest if largest else None, distances)
 
 
-def refine(features: Tensor, candidates: Tensor, neighbours: int) -> tuple[Tensor, Tensor]:
-    """The nearest of each row's candidates by distances computed from differences, ties by number."""
-    items, width = candidates.shape
-    offsets = torch.arange(0, (items + 1) * width, width, device=features.device)
+def refine(
+    features: Tensor, candidates: Tensor, neighbours: int, rows: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The nearest of the candidates of all rows, or of some; distances from differences, ties by number."""
     candidates = candidates.sort(dim=1).values
-    distances = _dispatch.operators().k_reciprocal_pair_distances(features, offsets, candidates.flatten())
-    distances, order = distances.view(items, width).sort(dim=1, stable=True)
-    places = min(neighbours, items)
+    distances, order = _differences(features, rows, candidates).sort(dim=1, stable=True)
+    places = min(neighbours, len(features))
     return candidates.gather(1, order[:, :places]), distances[:, :places].contiguous()
+
+
+def _differences(features: Tensor, rows: Tensor | None, columns: Tensor) -> Tensor:
+    """Squared distances of all rows, or of some in ascending order, to their columns (-1: infinity)."""
+    count, width = columns.shape
+    if rows is None:
+        sizes = torch.full((len(features),), width, device=features.device)
+    else:
+        sizes = torch.zeros(len(features), dtype=torch.int64, device=features.device)
+        sizes[rows] = width
+    offsets = torch.nn.functional.pad(sizes.cumsum(0), (1, 0))
+    distances = _dispatch.operators().k_reciprocal_pair_distances(features, offsets, columns.flatten())
+    return distances.view(count, width)
 
 
 def search_given(q_g: Tensor, q_q: Tensor, g_g: Tensor, neighbours: int, squarings: int) -> Neighbours:

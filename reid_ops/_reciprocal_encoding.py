@@ -41,6 +41,16 @@ class Measured:
 PairDistances = Callable[[Tensor, Tensor], Tensor]
 
 
+def feature_distances(features: Tensor, power: int) -> PairDistances:
+    """Euclidean distances to the power of 2 or 4."""
+
+    def distances(offsets: Tensor, columns: Tensor) -> Tensor:
+        squared = _dispatch.operators().k_reciprocal_pair_distances(features, offsets, columns)
+        return squared if power == 2 else squared.square()
+
+    return distances
+
+
 class Encoding:
     """V of all items, its transpose over the rows from ``first_row`` on, and distances between rows.
 

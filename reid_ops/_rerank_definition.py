@@ -56,6 +56,8 @@ def choose_definition(
     definition = replace(RERANK_PRESETS[preset], **given)
     if definition.power not in (2, 4):
         raise ValueError(f"{op}: power must be 2 or 4, got {definition.power!r}")
+    _checks.check_flag(definition.normalize, "normalize", op)
+    _checks.check_flag(definition.include_self, "include_self", op)
     if definition.blend not in blends:
         raise ValueError(f"{op}: blend must be one of {', '.join(blends)}, got {definition.blend!r}")
     return definition
@@ -95,10 +97,7 @@ def check_numbers(k1: int, k2: int, lambda_value: float, jaccard: str, op: str) 
     _checks.check_integer(k2, "k2", 1, MAX_K1, op)
     if k2 > k1:
         raise ValueError(f"{op}: k2 must not exceed k1 ({k1}), got {k2}")
-    if isinstance(lambda_value, bool) or not isinstance(lambda_value, (int, float)):
-        raise TypeError(f"{op}: lambda_value must be a number, got {type(lambda_value).__name__}")
-    if not 0 <= lambda_value <= 1:
-        raise ValueError(f"{op}: lambda_value must be in [0, 1], got {lambda_value}")
+    _checks.check_number(lambda_value, "lambda_value", 0, 1, op)
     if jaccard not in ("soft", "set"):
         raise ValueError(f'{op}: jaccard must be "soft" or "set", got {jaccard!r}')
 
@@ -120,6 +119,19 @@ def prepare(features: Tensor, op: str) -> Tensor:
             f"got {float(norms[row]):.3g} in row {row} of all"
         )
     return features
+
+
+def half_list(k1: int) -> int:
+    """Places of the half list."""
+    return round(k1 / 2) + 1  # halves to even, as numpy.around in the published code
+
+
+def scale_of(largest: Tensor | None, power: int, normalize: bool, like: Tensor, items: int) -> Tensor:
+    """1 / (largest distance) of each row; 1 where all are 0. ``largest`` holds squared distances."""
+    if not normalize or largest is None:
+        return like.new_ones(items)
+    whole = largest if power == 2 else largest.square()
+    return torch.where(whole > 0, 1 / whole, 1)
 
 
 def given_neighbours(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
-from . import _checks, _dispatch
+from . import _checks
+from ._jaccard import jaccard_distance
 from ._neighbours import (
     COSINE,
     EUCLIDEAN,
@@ -17,11 +16,12 @@ from ._neighbours import (
     gather_given,
     inner_products,
     norms_of,
+    offset_of,
     search,
     search_given,
     search_index,
 )
-from ._reciprocal_encoding import Encoding, Measured, PairDistances, nearest_of_blocks, row_blocks
+from ._reciprocal_encoding import Encoding, Measured, feature_distances, nearest_of_blocks, row_blocks
 from ._rerank_definition import (
     MAX_K1,
     RERANK_PRESETS,
@@ -31,8 +31,9 @@ from ._rerank_definition import (
     check_numbers,
     choose_definition,
     given_neighbours,
+    half_list,
     joined,
-    prepare,
+    scale_of,
     widened,
 )
 
@@ -45,11 +46,7 @@ __all__ = [
     "rerank_neighbours",
 ]
 
-_RERANK, _FROM_DISTANCE, _JACCARD = (
-    "k_reciprocal_rerank",
-    "k_reciprocal_rerank_from_distance",
-    "jaccard_distance",
-)
+_RERANK, _FROM_DISTANCE = "k_reciprocal_rerank", "k_reciprocal_rerank_from_distance"
 _SQUARINGS = {1: 0, 2: 1, 4: 2}
 
 
@@ -142,6 +139,8 @@ def k_reciprocal_rerank(
     if index is not None and neighbours is not None:
         raise ValueError(f"{_RERANK}: index and neighbours exclude each other")
 
+    if definition.blend != "cosine":  # distances don't change
+        features = features - offset_of(features)
     places = min(k1 + 1 if definition.include_self else k1, items)
     needs_products = lambda_value > 0
     # The search computes the products of queries and gallery: kept where the whole result is wanted.
@@ -150,18 +149,19 @@ def k_reciprocal_rerank(
     if neighbours is not None:
         found = given_neighbours(neighbours, places, items, definition.normalize, features, _RERANK)
     elif index is not None:
-        found = search_index(features, places, queries, index, definition.normalize)
+        given = joined(query, gallery, _RERANK)  # not moved
+        found = search_index(features, places, queries, index, definition.normalize, given)
     else:
         found = search(features, places, queries=queries, products=output if needs_products else None)
-    scale = _scale(found.largest, definition, features, items)
+    scale = scale_of(found.largest, definition.power, definition.normalize, features, items)
     encoding = Encoding(
         found.indices,
-        _half(k1),
+        half_list(k1),
         k2,
         first_row=queries,
         soft=jaccard == "soft",
         scale=scale,
-        distances=_pair_distances(features, definition.power),
+        distances=feature_distances(features, definition.power),
     )
     norms = norms_of(features)
     cosine = definition.blend == "cosine"
@@ -211,7 +211,7 @@ def rerank_neighbours(query: Tensor, gallery: Tensor, *, k1: int = 20) -> Neighb
     """
     features = joined(query, gallery, "rerank_neighbours")
     _checks.check_integer(k1, "k1", 1, MAX_K1, "rerank_neighbours")
-    return search(features, k1 + 1, queries=len(query))
+    return search(features - offset_of(features), k1 + 1, queries=len(query))
 
 
 def k_reciprocal_rerank_from_distance(
@@ -289,11 +289,11 @@ def k_reciprocal_rerank_from_distance(
     squarings = _SQUARINGS[power]
     found = search_given(q_g, q_q, g_g, k1 + 1 if definition.include_self else k1, squarings)
     # The largest came out of the search in its final power already.
-    scale = _scale(found.largest, replace(definition, power=2), q_g, queries + gallery)
+    scale = scale_of(found.largest, 2, definition.normalize, q_g, queries + gallery)
 
     encoding = Encoding(
         found.indices,
-        _half(k1),
+        half_list(k1),
         k2,
         first_row=queries,
         soft=jaccard == "soft",
@@ -313,94 +313,3 @@ def k_reciprocal_rerank_from_distance(
     for rows in row_blocks(queries, gallery, q_g):
         output[rows] = compute(rows)
     return output
-
-
-def jaccard_distance(
-    features: Tensor,
-    *,
-    k1: int = 20,
-    k2: int = 6,
-    jaccard: str = "soft",
-    sparse: bool = False,
-    preset: str = "zhong",
-    power: int | None = None,
-    normalize: bool | None = None,
-    include_self: bool | None = None,
-) -> Tensor:
-    """Jaccard distances of the k-reciprocal encodings of all pairs, for clustering (Eq. 5).
-
-    Args:
-        features: ``(N, D)``, N >= 1; float32 or float64, half types are widened to float32.
-        k1: as :func:`k_reciprocal_rerank`, like all that is not said here.
-        k2: as there.
-        jaccard: as there.
-        sparse: return only pairs closer than 1, as a CSR tensor, so that no N x N matrix exists. What it
-            does not hold is at distance 1; a distance of 0 is an entry.
-        preset: as there. Clustering pipelines of the SpCL family use "spcl".
-        power: as there.
-        normalize: as there.
-        include_self: as there.
-
-    Returns:
-        ``(N, N)``, symmetric, in [0, 1].
-
-    Raises:
-        TypeError, ValueError: as :func:`k_reciprocal_rerank`.
-
-    Example:
-        >>> distances = reid_ops.jaccard_distance(torch.rand(50, 64), preset="spcl")
-    """
-    definition = choose_definition(
-        preset, power, normalize, include_self, None, ("encoded", "cosine"), _JACCARD
-    )
-    check_features(features, "features", _JACCARD)
-    check_finite(features, "features", _JACCARD)
-    check_numbers(k1, k2, 0.0, jaccard, _JACCARD)
-    features = prepare(features.detach(), _JACCARD)
-    items = len(features)
-    found = search(features, min(k1 + 1 if definition.include_self else k1, items))
-    encoding = Encoding(
-        found.indices,
-        _half(k1),
-        k2,
-        first_row=0,
-        soft=jaccard == "soft",
-        scale=_scale(found.largest, definition, features, items),
-        distances=_pair_distances(features, definition.power),
-    )
-    output = features.new_empty(0 if sparse else items, items)
-    counts, columns, values = [], [], []
-    for rows in row_blocks(items, items, features):
-        block = features.new_empty(rows.stop - rows.start, items) if sparse else output[rows]
-        encoding.blend(Measured(block), rows.start, 0.0)
-        if sparse:
-            near = block < 1
-            counts.append(near.sum(1))
-            columns.append(near.nonzero()[:, 1])
-            values.append(block[near])
-    if not sparse:
-        return output
-    offsets = torch.cat([counts[0].new_zeros(1), torch.cat(counts).cumsum(0)])
-    return torch.sparse_csr_tensor(
-        offsets, torch.cat(columns), torch.cat(values), (items, items), check_invariants=False
-    )
-
-
-def _half(k1: int) -> int:
-    return round(k1 / 2) + 1  # halves to even, as numpy.around in the published code
-
-
-def _scale(largest: Tensor | None, definition: RerankDefinition, like: Tensor, items: int) -> Tensor:
-    """1 / (largest distance) of each row; 1 where all are 0."""
-    if not definition.normalize or largest is None:
-        return like.new_ones(items)
-    whole = largest if definition.power == 2 else largest.square()
-    return torch.where(whole > 0, 1 / whole, 1)
-
-
-def _pair_distances(features: Tensor, power: int) -> PairDistances:
-    def distances(offsets: Tensor, columns: Tensor) -> Tensor:
-        squared = _dispatch.operators().k_reciprocal_pair_distances(features, offsets, columns)
-        return squared if power == 2 else squared.square()
-
-    return distances

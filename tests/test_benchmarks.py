@@ -195,6 +195,29 @@ def test_a_rival_that_computes_something_else_is_not_timed(quick_floors: None) -
     assert record["fastest"] == {"eager": "grouped", "handwritten": None, "compiled": None}
 
 
+def test_a_slow_rival_is_called_once(quick_floors: None) -> None:
+    calls = 0
+
+    def counted(*arguments: torch.Tensor, **options: Any) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        return reid_ops.reference.part_correlation(*arguments, **options)
+
+    benchmark = dataclasses.replace(
+        BY_REFERENCE, formulations=(Formulation("slow", counted), FORMULATIONS[0])
+    )
+    settings = Settings(rounds=7, minimum_seconds=1e-4, compile=False, memory=False, slow=0.0, prune=1e9)
+    cases = (Case("odd", SMALL["odd"]),)
+    (record,) = run_benchmark(
+        benchmark, cases, MODES[:1], (torch.float32,), settings, Floors("cpu"), LoadWatch()
+    )
+    assert calls == 1
+    timed = record["contenders"]["slow"]
+    assert len(timed["rounds"]) == 1 and timed["median"] > 0
+    assert timed["median_of_round_ratios"] == timed["ratio_of_medians"]
+    assert len(record["contenders"]["ours"]["rounds"]) == 7 and record["fastest"]["eager"]
+
+
 # ---------------------------------------------------------------------------------------------- timing
 
 

@@ -272,6 +272,8 @@ BAD = {
     "preset": ({"preset": "zhang"}, ValueError, r"preset must be one of zhong, torchreid, spcl, fast-reid, got 'zhang'"),
     "power": ({"power": 3}, ValueError, r"power must be 2 or 4, got 3"),
     "blend": ({"blend": "sum"}, ValueError, r"blend must be one of encoded, raw, cosine, got 'sum'"),
+    "normalize": ({"normalize": "no"}, TypeError, r"normalize must be a bool, got str"),
+    "include_self": ({"include_self": 0}, TypeError, r"include_self must be a bool, got int"),
     "index": ({"index": 7}, TypeError, r"index must have a method search\(query, k\), got int"),
     "ids' shape": ({"index": Index(torch.zeros(7, 4).long())}, ValueError, r"ids of shape \(7, 5\), got int64 of shape \(7, 4\)"),
     "ids' dtype": ({"index": Index(torch.zeros(7, 5))}, ValueError, r"integer ids of shape \(7, 5\), got float32"),

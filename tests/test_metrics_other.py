@@ -73,10 +73,15 @@ def test_single_shot_of_one_image_per_identity_is_cmc() -> None:
 # ---------------------------------------------------------------------------------------- verification
 
 
+@pytest.mark.parametrize("backend", ["host", "torch"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("levels", [0, 6])
-def test_verification_equals_counting_pairs(levels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_verification_equals_counting_pairs(
+    levels: int, dtype: Any, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(metrics.verification, "_BLOCK", 300)
     given = problem(14, levels=levels)
+    given["distance"] = given["distance"].astype(dtype)
     genuine, impostor = [], []
     for q, g in itertools.product(range(12), range(90)):
         same = given["query_ids"][q] == given["gallery_ids"][g]
@@ -86,7 +91,7 @@ def test_verification_equals_counting_pairs(levels: int, monkeypatch: pytest.Mon
             continue
         (genuine if same else impostor).append(given["distance"][q, g])
     fars = (0.0, 0.001, 0.01, 0.1, 0.5, 1.0)
-    report = metrics.verification_curve(**given, fars=fars)
+    report = metrics.verification_curve(**given, fars=fars, backend=backend)
     assert (report.genuine, report.impostor) == (len(genuine), len(impostor))
     near, far = np.array(genuine), np.array(impostor)
     auc = (near[:, None] < far).mean() + (near[:, None] == far).mean() / 2
@@ -96,6 +101,49 @@ def test_verification_equals_counting_pairs(levels: int, monkeypatch: pytest.Mon
         best = (near <= allowed[-1]).mean() if allowed else 0.0
         assert report.tar_at_far[rate] == pytest.approx(best)
     assert (np.diff(report.tar) > 0).all() and (np.diff(report.far) >= 0).all()
+
+
+def pairs_of(seed: int) -> dict[str, Any]:
+    """Any labels, and distances of any spread: crowded, far off, equal, infinite."""
+    chance = np.random.default_rng(seed)
+    queries, items = int(chance.integers(1, 30)), int(chance.integers(2, 80))
+    distance = np.exp(chance.normal(scale=chance.choice([0.1, 3.0, 40.0]), size=(queries, items)))
+    if seed % 3 == 0:
+        distance = np.round(distance, 1)
+    if seed % 4 == 0:
+        distance[chance.random(distance.shape) < 0.1] = np.inf
+    if seed % 5 == 0:
+        distance = -distance
+    return {
+        "distance": distance.astype(chance.choice(["float16", "float32", "float64"]))[:, :: 1 + seed % 2],
+        "query_ids": chance.integers(-1, 4, queries),
+        "gallery_ids": chance.integers(-1, 4, items)[:: 1 + seed % 2],
+        "query_cameras": chance.integers(0, 3, queries),
+        "gallery_cameras": chance.integers(0, 3, items)[:: 1 + seed % 2],
+        "camera_rule": str(chance.choice(["none", "same_identity", "any"])),
+        "junk_id": chance.choice([None, -1, 2]),
+    }
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered")
+def test_both_ways_of_verification_agree_on_anything() -> None:
+    agreed = 0
+    for seed in range(150):
+        given, found = pairs_of(seed), []
+        for backend in ("host", "torch"):
+            try:
+                found.append(metrics.verification_curve(**given, backend=backend))
+            except ValueError as error:
+                found.append(str(error))
+        one, other = found
+        if isinstance(one, str):
+            assert one == other
+            continue
+        agreed += 1
+        assert (one.auc, one.genuine, one.impostor) == (other.auc, other.genuine, other.impostor)
+        assert one.tar_at_far == other.tar_at_far and one.threshold_at_far == other.threshold_at_far
+        np.testing.assert_array_equal(one.far, other.far)
+    assert agreed > 100
 
 
 @pytest.mark.parametrize("column", [0, 2], ids=["genuine", "impostor"])
@@ -114,6 +162,53 @@ def test_verification_needs_both_kinds_of_pairs() -> None:
         metrics.verification_curve(np.zeros((1, 1)), [1], [1])
     with pytest.raises(ValueError, match="fars must be in"):
         metrics.verification_curve(np.zeros((1, 1)), [1], [1], fars=(2,))
+
+
+# ---------------------------------------------------------------------------------------------- tracks
+
+
+@pytest.mark.parametrize("reduce", ["min", "mean"])
+@pytest.mark.parametrize("as_tensor", [False, True])
+def test_tracks_are_ranked_by_their_images(
+    reduce: str, as_tensor: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metrics.tracks, "_BLOCK", 200)
+    chance = np.random.default_rng(3)
+    tracks, queries, items = 25, 12, 90
+    track_ids, track_cameras = chance.integers(-1, 6, tracks), chance.integers(0, 4, tracks)
+    names = 10 * chance.permutation(tracks)
+    images = np.r_[np.arange(tracks), chance.integers(0, tracks, items - tracks)]
+    chance.shuffle(images)
+    distance = np.floor(chance.random((queries, items)) * 20) / 4  # means of quarters, and ties
+    query_ids, query_cameras = chance.integers(0, 6, queries), chance.integers(0, 4, queries)
+    order = list(dict.fromkeys(images.tolist()))  # by first appearance
+    whole = np.stack([getattr(distance[:, images == track], reduce)(1) for track in order], 1)
+    expected = metrics.evaluate_ranking(
+        whole, query_ids, track_ids[order], query_cameras, track_cameras[order], average_precision="trapezoid"
+    )
+    given: Any = torch.from_numpy(distance) if as_tensor else distance
+    found = metrics.evaluate_tracks(
+        given, query_ids, track_ids[images], names[images], query_cameras, track_cameras[images],
+        reduce=reduce, average_precision="trapezoid",
+    )  # fmt: skip
+    assert (found.cmc, found.excluded) == (expected.cmc, expected.excluded)
+    np.testing.assert_allclose(found.per_query_ap, expected.per_query_ap, rtol=1e-12)
+    np.testing.assert_array_equal(found.positives, expected.positives)
+
+
+def test_bad_tracks() -> None:
+    distance = np.zeros((1, 3))
+    with pytest.raises(ValueError, match="must have one identity each, but track 4 has several"):
+        metrics.evaluate_tracks(distance, [1], [1, 1, 2], [3, 4, 4])
+    with pytest.raises(ValueError, match="must have one camera each, but track 4 has several"):
+        metrics.evaluate_tracks(distance, [1], [1, 2, 2], [3, 4, 4], [0], [1, 1, 2])
+    with pytest.raises(ValueError, match=r"gallery_tracks must have shape \(3,\)"):
+        metrics.evaluate_tracks(distance, [1], [1, 2, 2], [3, 4])
+    with pytest.raises(ValueError, match='reduce must be one of "min", "mean"'):
+        metrics.evaluate_tracks(distance, [1], [1, 2, 2], [3, 4, 4], reduce="max")
+    distance[0, 2] = np.nan
+    with pytest.raises(ValueError, match="must not hold NaN, but row 0 does"):
+        metrics.evaluate_tracks(distance, [1], [1, 2, 2], [3, 4, 4])
 
 
 # ------------------------------------------------------------------------------------ efficiency score

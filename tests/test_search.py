@@ -357,6 +357,11 @@ NAN = np.array([[1, 1, 1, 1], [1, np.nan, 1, 1]], np.float32)
         (lambda i: i.add(ONE, ids=[-1]), ValueError, "ids must be at least 0, got -1"),
         (lambda i: i.add(ONE, ids=[1, 2]), ValueError, r"ids must have shape \(1,\), got \(2,\)"),
         (lambda i: i.add(ONE, ids=[1.5]), TypeError, "ids must be integers, got float64"),
+        (
+            lambda i: i.add(ONE, ids=np.array([2**63], np.uint64)),
+            ValueError,
+            "ids must be below 2\\*\\*63, got 9",
+        ),
         (lambda i: i.add(ONE, cameras=[-2]), ValueError, "cameras must be at least -1"),
         (lambda i: i.remove([5, 9]), ValueError, "ids must be in the index, but 9 is not"),
         (lambda i: i.remove([5, 5]), ValueError, "ids must not repeat, but 5 does"),
@@ -371,6 +376,8 @@ NAN = np.array([[1, 1, 1, 1], [1, np.nan, 1, 1]], np.float32)
         (lambda i: i.search(ONE, 1, only=[9]), ValueError, "only must be in the index, but 9 is not"),
         (lambda i: i.features([9]), ValueError, "but 9 is not"),
         (lambda i: i.rerank(ONE, 5, candidates=2), ValueError, "candidates must be in"),
+        (lambda i: i.rerank(ONE, 2, k1="a"), TypeError, "k1 must be an int, got str"),
+        (lambda i: i.rerank(ONE, 2, k1=3, k2=4), ValueError, "k2 must not exceed k1"),
         (lambda i: GalleryIndex(0), ValueError, "dim must be in"),
         (lambda i: GalleryIndex(4, metric="dot"), ValueError, "metric must be one of"),
         (lambda i: GalleryIndex(4, kind="tree"), ValueError, "kind must be one of"),
@@ -392,6 +399,15 @@ def test_bad_arguments_change_nothing(call: Any, error: type[Exception], message
         call(index)
     assert index.ids.tolist() == [5, 6, 7]
     np.testing.assert_array_equal(index.features([5, 6, 7]), before)
+
+
+def test_running_numbers_end() -> None:
+    index = small()
+    index.add(ONE, ids=[2**63 - 2])
+    assert index.add(2 * ONE).tolist() == [2**63 - 1]
+    with pytest.raises(ValueError, match="ids must be given: the running numbers end at"):
+        index.add(ONE)
+    assert index.ids.tolist() == [5, 6, 7, 2**63 - 2, 2**63 - 1]
 
 
 def test_without_faiss(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from reid_ops import GalleryIndex
-from reid_ops.search import IndexFileError, storage
+from reid_ops.search import IndexConflictError, IndexFileError, storage
 from tests.test_search import APPROXIMATE, features
 
 
@@ -87,8 +87,9 @@ def test_a_mapped_index_keeps_its_version(tmp_path: Path) -> None:
     np.testing.assert_array_equal(reader.search(query, 5)[1], before)
     assert reader.refresh() and reader.generation == 2
     assert reader.search(query, 1)[1][:, 0].tolist() == [100, 101, 102]
-    with pytest.raises(RuntimeError, match="loaded from a file"):
-        index.refresh()
+    assert not index.refresh()
+    with pytest.raises(RuntimeError, match="loaded from a file or saved"):
+        GalleryIndex(4).refresh()
 
 
 @pytest.fixture(scope="module")
@@ -335,3 +336,67 @@ def test_readers_while_one_process_writes(tmp_path: Path) -> None:
         for process in processes:
             process.kill()
             process.wait()
+
+
+def test_two_writers_lose_nothing(tmp_path: Path) -> None:
+    """The second one is told, and :meth:`edit` takes turns."""
+    path = tmp_path / "gallery"
+    first_version(path)
+    one, two = (GalleryIndex.load(path) for _ in range(2))
+    one.add(features(1), ids=[100])
+    two.add(features(1), ids=[200])
+    one.save(path)
+    before = path.read_bytes()
+    with pytest.raises(IndexConflictError, match="gallery was replaced by another writer since"):
+        two.save(path)
+    assert path.read_bytes() == before and 200 in two.ids
+    one.add(features(1), ids=[101])
+    one.save(path)  # its own last version is no conflict
+    two.save(tmp_path / "elsewhere")
+    assert two.generation == 2
+    two.save(path)  # it is "elsewhere" that it keeps up with now
+    assert 101 not in GalleryIndex.load(path).ids
+    assert one.refresh() and 200 in one.ids and not one.refresh()
+    two.save(path)
+    with pytest.raises(IndexConflictError):
+        one.save(path)
+    one.save(path, overwrite=True)
+    with pytest.raises(KeyError), GalleryIndex.edit(path) as index:
+        index.add(features(1), ids=[300])
+        raise KeyError
+    assert 300 not in GalleryIndex.load(path).ids
+
+
+def test_two_writers_at_once(tmp_path: Path) -> None:
+    """Each adds to what the other has saved."""
+    path = tmp_path / "gallery"
+    first_version(path)
+    code = (
+        "import sys; from tests.test_search_files import *\n"
+        "path, first = Path(sys.argv[1]), int(sys.argv[2])\n"
+        "print('ready', flush=True); sys.stdin.readline()\n"
+        "for turn in range(25):\n"
+        "    with GalleryIndex.edit(path, device='cpu') as index:\n"
+        "        index.add(features(1, seed=turn), ids=[first + turn])\n"
+    )
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(path), first],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )
+        for first in ("1000", "2000", "3000")
+    ]  # fmt: skip
+    try:
+        for writer in writers:
+            assert writer.stdout is not None and writer.stdout.readline() == "ready\n"
+        for writer in writers:
+            writer.communicate("go\n", timeout=120)
+            assert writer.returncode == 0
+    finally:
+        for writer in writers:
+            writer.kill()
+            writer.wait()
+    index = GalleryIndex.load(path)
+    expected = [first + turn for first in (1000, 2000, 3000) for turn in range(25)]
+    assert set(index.ids) == {*range(BATCH), *expected} and len(index) == BATCH + 75
+    np.testing.assert_array_equal(index.features([2007]), features(1, seed=7))

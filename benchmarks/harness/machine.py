@@ -82,6 +82,12 @@ def keep_freed_memory() -> bool:
         return False
 
 
+def return_freed_memory() -> None:
+    """Gives memory kept for reuse back to the system, for a process that needs as much; no-op elsewhere."""
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def available_cores() -> int:
     """Cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

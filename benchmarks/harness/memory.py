@@ -9,13 +9,19 @@ import os
 import resource
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from benchmarks.harness.check import evaluate
+from benchmarks.harness.machine import return_freed_memory
 from benchmarks.harness.model import Benchmark, Case, Function, Inputs, Mode
 
+_SLOW = 8.0  # seconds
+# Freed blocks go back to the system at once, so that the first call leaves nothing for the second.
+ENVIRONMENT = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"}
 _ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -33,9 +39,8 @@ def cpu_peak(benchmark: Benchmark, case: Case, mode: Mode, dtype: torch.dtype, n
     """
     arguments = [benchmark.name, case.name, mode.name, str(dtype).removeprefix("torch."), name]
     command = [sys.executable, "-m", "benchmarks.harness.memory", *arguments]
-    # freed blocks go back to the system at once, so that the first call leaves nothing for the second
-    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"}
-    result = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, env=environment)
+    return_freed_memory()  # a contender that takes half of what there is has just left as much here
+    result = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, env=ENVIRONMENT)
     if result.returncode != 0:
         return None
     return int(json.loads(result.stdout.splitlines()[-1])["bytes"])
@@ -53,17 +58,29 @@ def cuda_peak(function: Function, inputs: Inputs, mode: Mode, gradient: torch.Te
 
 
 def measure_here(function: Function, inputs: Inputs, mode: Mode) -> int:
-    """Growth in bytes of this process's peak by one call, after one that loads code and libraries."""
+    """Growth in bytes of this process's peak by one call, after one that loads code and libraries.
+
+    A call of many seconds is not repeated: what it loads is little beside what it needs.
+    """
+    _reset_peak()
+    start, before = time.perf_counter(), _peak()
     output = evaluate(function, inputs, Mode(mode.name, mode.options), None).output
+    if time.perf_counter() - start > _SLOW and not mode.backward:
+        return _peak() - before
     gradient = torch.ones_like(output) if mode.backward else None
     evaluate(function, inputs, mode, gradient)
     del output
+    return growth(lambda: evaluate(function, inputs, mode, gradient))
+
+
+def growth(call: Callable[[], object]) -> int:
+    """Growth in bytes of this process's peak by one call, its result included."""
     _reset_peak()
     before = _peak()
-    outcome = evaluate(function, inputs, mode, gradient)
-    growth = _peak() - before
+    outcome = call()
+    grown = _peak() - before
     del outcome
-    return growth
+    return grown
 
 
 def _reset_peak() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,13 +43,7 @@ def render_block(benchmark: Benchmark, results: Path = RESULTS) -> str:
 
 def render_readme_table(found: dict[str, Any], benchmark: Benchmark) -> str:
     """One document as Markdown: a line about the machine and a table for each number of threads."""
-    machine = found["machine"]
-    what = machine["gpu"]["name"] if machine["gpu"] else f"{machine['cpu']}, {machine['cores']} cores"
-    changed = " with changes" if found["dirty"] else ""
-    commit = f", commit {found['commit'][:10]}{changed}" if found["commit"] else ""
-    lines = [f"{what}, torch {found['torch']}{commit}, {found['date'][:10]}."]
-    if found["busy"]:
-        lines[0] += f" **Provisional: other processes used {found['others']:.2f} cores meanwhile.**"
+    lines = [machine_line(found)]
     wanted = [
         record
         for record in found["records"]
@@ -61,13 +56,27 @@ def render_readme_table(found: dict[str, Any], benchmark: Benchmark) -> str:
             lines += ["", f"float32, {threads} thread{'s' if threads > 1 else ''}:"]
         else:
             lines += ["", "float32:"]
-        lines += [
-            "",
-            _line(_HEADINGS),
-            _line("---" if index < 2 else "--:" for index in range(len(_HEADINGS))),
-        ]
-        lines += [_line(_fields(record)) for record in wanted if record["threads"] == threads]
+        rows = [_fields(record) for record in wanted if record["threads"] == threads]
+        lines += ["", table(_HEADINGS, rows, left=2)]
     return "\n".join(lines)
+
+
+def machine_line(found: dict[str, Any]) -> str:
+    """Where, with what and when a document was measured, and whether the machine was busy."""
+    machine = found["machine"]
+    what = machine["gpu"]["name"] if machine["gpu"] else f"{machine['cpu']}, {machine['cores']} cores"
+    changed = " with changes" if found["dirty"] else ""
+    commit = f", commit {found['commit'][:10]}{changed}" if found["commit"] else ""
+    line = f"{what}, torch {found['torch']}{commit}, {found['date'][:10]}."
+    if found["busy"]:
+        line += f" **Provisional: other processes used {found['others']:.2f} cores meanwhile.**"
+    return line
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> str:
+    """A Markdown table whose first ``left`` columns stand at the left, the others at the right."""
+    rule = ["---" if index < left else "--:" for index in range(len(headings))]
+    return "\n".join(_line(fields) for fields in (headings, rule, *rows))
 
 
 def block_in(text: str, operator: str) -> str:
@@ -84,10 +93,15 @@ def replaced(text: str, operator: str, block: str) -> str:
 
 def update_readme(benchmark: Benchmark, readme: Path = README, results: Path = RESULTS) -> bool:
     """Writes the README's block anew from the kept results; whether anything changed."""
+    return renew(benchmark.name, render_block(benchmark, results), readme)
+
+
+def renew(operator: str, block: str, readme: Path) -> bool:
+    """Puts a block between the operator's markers; whether anything changed."""
     if not readme.exists():
         raise ValueError(f"{readme.name} does not exist")
     text = readme.read_text(encoding="utf-8")
-    new = replaced(text, benchmark.name, render_block(benchmark, results))
+    new = replaced(text, operator, block)
     if new != text:
         readme.write_text(new, encoding="utf-8")
     return new != text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,7 +24,11 @@ _MOST_INPUT_SETS = 32
 
 @dataclass(frozen=True)
 class Settings:
-    """How to run. ``prune``: contenders slower than so many times the quickest are timed once only."""
+    """How to run.
+
+    ``prune``: contenders slower than so many times the quickest are timed once only. ``slow``: so are those
+    that take more seconds a call, by the call that checks them, whichever they are of their kind.
+    """
 
     device: str = "cpu"
     threads: tuple[int, ...] = (1,)
@@ -32,6 +37,7 @@ class Settings:
     compile: bool = True
     memory: bool = True
     prune: float = 4.0
+    slow: float = 8.0
 
 
 @dataclass
@@ -41,6 +47,7 @@ class _Contender:
     run: Run | None = None
     repetitions: int = 0
     calibrated: float = 0.0
+    slow: bool = False  # timed once
 
 
 @dataclass
@@ -95,10 +102,17 @@ def run_benchmark(
                         progress(f"{case.name}, {mode.name}, {threads} thread{'s' * (threads > 1)}")
                         torch.set_num_threads(threads)
                         cell = Cell(case, mode, dtype, threads)
-                        _gather(benchmark, cell, inputs, expected, gradient, settings)
-                        yield _time(
+                        with watch.window() as window:
+                            _gather(benchmark, cell, inputs, expected, gradient, settings)
+                        record = _time(
                             benchmark, cell, inputs, gradient, settings, floors, watch, peaks, expected
                         )
+                        if window.busy and any(each.slow for each in cell.contenders.values()):
+                            record |= {
+                                "busy": True,
+                                "others": max(window.others or 0.0, record["others"] or 0.0),
+                            }
+                        yield record
     finally:
         torch.set_num_threads(before)
 
@@ -117,7 +131,12 @@ def _gather(
         if not entry.applies(cell.case, cell.mode, cell.dtype):
             continue
         kind = "handwritten" if entry.handwritten_backward else "eager"
-        _add(benchmark, cell, entry.name, _Contender(kind, entry.function), inputs, expected, gradient)
+        contender = _Contender(kind, entry.function)
+        start = time.perf_counter()
+        _add(benchmark, cell, entry.name, contender, inputs, expected, gradient)
+        seconds = time.perf_counter() - start
+        contender.slow = settings.device == "cpu" and seconds > settings.slow
+        contender.calibrated = seconds
 
 
 def _add(
@@ -164,7 +183,8 @@ def _time(
         contender.repetitions, contender.calibrated = calibrate(contender.run, settings.minimum_seconds)
 
     for contender in cell.contenders.values():
-        prepare(contender)
+        if not contender.slow:
+            prepare(contender)
     if settings.compile:
         torch.compiler.reset()
         for formulation in _to_compile(benchmark, cell):
@@ -178,6 +198,7 @@ def _time(
     runs = {name: contender.run for name, contender in kept.items() if contender.run is not None}
     with watch.window() as window:
         samples = interleave(runs, {name: kept[name].repetitions for name in runs}, settings.rounds)
+    samples |= {name: Samples((each.calibrated,), 1) for name, each in kept.items() if each.slow}
 
     fastest = {kind: _fastest(kept, samples, kind) for kind in ("eager", "handwritten", "compiled")}
     if settings.memory:
@@ -200,7 +221,9 @@ def _time(
                 "repetitions": mine.repetitions,
                 "rounds": list(mine.seconds),
                 "ratio_of_medians": mine.median / ours.median,
-                "median_of_round_ratios": mine.median_round_ratio(ours),
+                "median_of_round_ratios": (
+                    mine.median / ours.median if contender.slow else mine.median_round_ratio(ours)
+                ),
                 "flops_per_second": work.flops / mine.median,
                 "share_of_matmul": work.flops / mine.median / rate,
                 "share_of_peak": work.flops_in_bounds / mine.median / peak,

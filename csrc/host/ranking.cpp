@@ -1,15 +1,11 @@
 #include "host/ranking.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cstddef>
-#include <exception>
-#include <mutex>
-#include <system_error>
-#include <thread>
 #include <utility>
 
 #include "common/instruction_set.h"
+#include "host/rows.h"
 
 #define REID_OPS_KERNEL_FILE "host/ranking_kernels.h"
 #include "common/for_each_instruction_set.h"
@@ -27,9 +23,6 @@ constexpr std::size_t kMostCounted = 256;
 
 // Fewer removed items than this are placed by bisection too, without gathering their distances first.
 constexpr std::size_t kFewRemoved = 64;
-
-// Rows that a thread takes at a time.
-constexpr std::int64_t kRowsPerTurn = 8;
 
 template <typename Real>
 struct Kernels {
@@ -198,7 +191,11 @@ Groups::Span Groups::find(std::int64_t value) const {
 
 Gallery::Gallery(const std::int64_t* identities, const std::int64_t* cameras, std::int64_t size,
                  const std::int64_t* junk, CameraRule rule)
-    : size_(size), rule_(rule), is_junk_(static_cast<std::size_t>(size), false) {
+    : size_(size),
+      rule_(rule),
+      has_junk_(junk != nullptr),
+      junk_identity_(junk != nullptr ? *junk : 0),
+      is_junk_(static_cast<std::size_t>(size), false) {
   by_identity_.build(identities, size);
   if (junk != nullptr) {
     const Groups::Span span = by_identity_.find(*junk);
@@ -235,42 +232,16 @@ template <typename Real>
 std::int64_t evaluate(const Gallery& gallery, const Distances<Real>& distances,
                       const std::int64_t* identities, const std::int64_t* cameras, std::int64_t threads,
                       const Measures& measures) {
-  std::atomic<std::int64_t> next{0};
-  std::mutex mutex;
-  std::int64_t bad_row = -1;
-  std::exception_ptr failure;
-
-  const auto work = [&] {
-    try {
-      RowRanker<Real> ranker(gallery, measures);
-      for (std::int64_t begin = next.fetch_add(kRowsPerTurn); begin < distances.rows;
-           begin = next.fetch_add(kRowsPerTurn)) {
-        const std::int64_t end = std::min(begin + kRowsPerTurn, distances.rows);
-        for (std::int64_t query = begin; query < end; ++query) {
-          const Real* row = distances.values + query * distances.row_stride;
-          const std::int64_t camera = cameras != nullptr ? cameras[query] : 0;
-          if (ranker.run(row, query, identities[query], camera)) continue;
-          const std::lock_guard<std::mutex> lock(mutex);
-          bad_row = bad_row < 0 ? query : std::min(bad_row, query);
-        }
-      }
-    } catch (...) {
-      const std::lock_guard<std::mutex> lock(mutex);
-      failure = std::current_exception();
+  LowestRow bad;
+  share_rows(distances.rows, threads, [&](const auto& next) {
+    RowRanker<Real> ranker(gallery, measures);
+    for (std::int64_t query = next(); query >= 0; query = next()) {
+      const Real* row = distances.values + query * distances.row_stride;
+      const std::int64_t camera = cameras != nullptr ? cameras[query] : 0;
+      if (!ranker.run(row, query, identities[query], camera)) bad.note(query);
     }
-  };
-
-  const std::int64_t turns = (distances.rows + kRowsPerTurn - 1) / kRowsPerTurn;
-  std::vector<std::thread> helpers;
-  try {
-    for (std::int64_t i = 1; i < std::min(threads, turns); ++i) helpers.emplace_back(work);
-  } catch (const std::system_error&) {
-    // The system gives no more threads: those there are do the work.
-  }
-  work();
-  for (std::thread& helper : helpers) helper.join();
-  if (failure) std::rethrow_exception(failure);
-  return bad_row;
+  });
+  return bad.row();
 }
 
 template std::int64_t evaluate<float>(const Gallery&, const Distances<float>&, const std::int64_t*,

@@ -44,6 +44,9 @@ class Gallery {
   std::int64_t size() const { return size_; }
   CameraRule rule() const { return rule_; }
 
+  // Whether an identity is junk: then it has no positives.
+  bool is_junk(std::int64_t identity) const { return has_junk_ && identity == junk_identity_; }
+
   // Positions of the junk, which is removed for every query, ascending.
   const std::vector<std::int64_t>& junk() const { return junk_; }
 
@@ -55,6 +58,8 @@ class Gallery {
  private:
   std::int64_t size_;
   CameraRule rule_;
+  bool has_junk_;
+  std::int64_t junk_identity_;
   std::vector<std::int64_t> cameras_;
   std::vector<std::int64_t> junk_;
   std::vector<bool> is_junk_;

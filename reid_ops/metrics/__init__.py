@@ -10,6 +10,7 @@ from .ranking import evaluate_ranking
 from .report import RankingReport
 from .single_shot import SingleShotReport, single_shot_cmc
 from .streaming import RankingAccumulator, evaluate_features
+from .tracks import evaluate_tracks
 from .verification import VerificationReport, verification_curve
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "efficiency_score",
     "evaluate_features",
     "evaluate_ranking",
+    "evaluate_tracks",
     "single_shot_cmc",
     "verification_curve",
 ]

@@ -31,9 +31,7 @@ class Engine:
         backend: str,
         op: str,
     ) -> None:
-        _inputs.choice(backend, "backend", BACKENDS, op)
-        if backend == "host" and _extension._host is None:
-            raise RuntimeError(f'{op}: backend "host" needs the compiled module reid_ops._host: build it')
+        check_backend(backend, op)
         self.identities, self.cameras, self.junk, self.rule = identities, cameras, junk, rule
         self.backend, self.op = backend, op
         self.used = "torch"
@@ -52,12 +50,7 @@ class Engine:
     def _run(
         self, distance: _inputs.Matrix, identities: np.ndarray, cameras: np.ndarray | None
     ) -> tuple[Measures, int]:
-        on_cpu = not isinstance(distance, Tensor) or distance.device.type == "cpu"
-        if self.backend == "host" and not on_cpu:
-            raise ValueError(
-                f'{self.op}: backend "host" needs distances on the CPU, got a tensor on {distance.device}'
-            )
-        host = self.backend == "host" or (self.backend == "auto" and on_cpu and _extension._host is not None)
+        host = runs_on_host(distance, self.backend, self.op)
         self.used = "host" if host else "torch"
         if host:
             return self._run_host(distance, identities, cameras)
@@ -75,7 +68,7 @@ class Engine:
             self._host_gallery = _extension._host.Gallery(self.identities, self.cameras, self.junk, self.rule)
         threads = torch.get_num_threads()
         blocks = []
-        for start, block in _host_blocks(distance):
+        for start, block in host_blocks(distance):
             rows = slice(start, start + block.shape[0])
             chosen = None if cameras is None else cameras[rows]
             bad_row, *values = self._host_gallery.evaluate(block, identities[rows], chosen, threads)
@@ -85,7 +78,24 @@ class Engine:
         return (blocks[0] if len(blocks) == 1 else Measures.join(blocks)), -1
 
 
-def _host_blocks(distance: _inputs.Matrix) -> Any:
+def check_backend(backend: str, op: str) -> None:
+    """A known one, and built."""
+    _inputs.choice(backend, "backend", BACKENDS, op)
+    if backend == "host" and _extension._host is None:
+        raise RuntimeError(f'{op}: backend "host" needs the compiled module reid_ops._host: build it')
+
+
+def runs_on_host(distance: _inputs.Matrix, backend: str, op: str) -> bool:
+    """Whether C++ is to read these distances."""
+    on_cpu = not isinstance(distance, Tensor) or distance.device.type == "cpu"
+    if backend == "host" and not on_cpu:
+        raise ValueError(
+            f'{op}: backend "host" needs distances on the CPU, got a tensor on {distance.device}'
+        )
+    return backend == "host" or (backend == "auto" and on_cpu and _extension._host is not None)
+
+
+def host_blocks(distance: _inputs.Matrix) -> Any:
     """(first row, float32 or float64 rows with adjacent columns): the whole matrix wherever it fits."""
     dtypes = (torch.float32, torch.float64) if isinstance(distance, Tensor) else (np.float32, np.float64)
     wide = distance.dtype in dtypes

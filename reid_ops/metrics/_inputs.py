@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from reid_ops import _checks
 
 CAMERA_RULES = ("none", "same_identity", "any")
 AVERAGE_PRECISIONS = ("mean_precision", "trapezoid")
@@ -17,17 +20,7 @@ Matrix = np.ndarray | Tensor
 
 def integers(values: Any, argument: str, size: int | None, op: str) -> np.ndarray:
     """An int64 array ``(size,)`` from a list, an array or a tensor of integers."""
-    if isinstance(values, Tensor):
-        values = values.detach().cpu().numpy()
-    array = np.asarray(values)
-    if array.size == 0:
-        array = array.astype(np.int64)
-    if not np.issubdtype(array.dtype, np.integer):
-        raise TypeError(f"{op}: {argument} must be integers, got {array.dtype}")
-    if array.ndim != 1 or (size is not None and array.shape[0] != size):
-        expected = f"({'N' if size is None else size},)"
-        raise ValueError(f"{op}: {argument} must have shape {expected}, got {array.shape}")
-    return np.ascontiguousarray(array, dtype=np.int64)
+    return _checks.integer_array(values, argument, op, size)
 
 
 def matrix(values: Any, argument: str, op: str) -> Matrix:
@@ -64,6 +57,39 @@ def camera_arrays(
         integers(gallery_cameras, "gallery_cameras", items, op),
         camera_rule,
     )
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Distances ``(Q, G)`` and the labels of their rows and columns; cameras are None under rule "none"."""
+
+    distance: Matrix
+    identities: np.ndarray
+    cameras: np.ndarray | None
+    item_identities: np.ndarray
+    item_cameras: np.ndarray | None
+    rule: str
+
+
+def pairs(
+    distance: Any,
+    query_ids: Any,
+    gallery_ids: Any,
+    query_cameras: Any,
+    gallery_cameras: Any,
+    camera_rule: str,
+    op: str,
+) -> Pairs:
+    """What an evaluation from distances is given, checked."""
+    found = matrix(distance, "distance", op)
+    queries, items = found.shape
+    not_empty(queries, items, op)
+    identities = integers(query_ids, "query_ids", queries, op)
+    item_identities = integers(gallery_ids, "gallery_ids", items, op)
+    cameras, item_cameras, rule = camera_arrays(
+        query_cameras, gallery_cameras, camera_rule, queries, items, op
+    )
+    return Pairs(found, identities, cameras, item_identities, item_cameras, rule)
 
 
 def choice(value: Any, argument: str, allowed: Sequence[str], op: str) -> None:

@@ -39,7 +39,11 @@ PROTOCOLS: dict[str, Protocol] = {
     "dukemtmc": Protocol("same_identity", -1, note=_CROSS_CAMERA),
     "msmt17": Protocol("same_identity", -1, note=_CROSS_CAMERA),
     "cuhk03-np": Protocol("same_identity", -1, note=f"{_CROSS_CAMERA}; the fixed 767/700 split"),
-    "veri776": Protocol("same_identity", -1, note=f"{_CROSS_CAMERA}; image to image, as re-ID papers do"),
+    "veri776": Protocol(
+        "same_identity",
+        -1,
+        note=f"{_CROSS_CAMERA}; image to image, as re-ID papers do (to tracks: evaluate_tracks)",
+    ),
     "cuhk03-old": Protocol("same_identity", None, True, 100, f"{_SINGLE_SHOT}; 20 splits, 100 draws each"),
     "cuhk01": Protocol("same_identity", None, True, 100, _SINGLE_SHOT),
     "viper": Protocol("same_identity", None, True, 10, f"{_SINGLE_SHOT}; two images an identity: one draw"),

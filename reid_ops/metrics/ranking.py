@@ -89,16 +89,9 @@ def evaluate_ranking(
             indices, query_ids, gallery_ids, query_cameras, gallery_cameras, wanted, junk_id, camera_rule,
             average_precision,
         )  # fmt: skip
-    found = _inputs.matrix(distance, "distance", _OP)
-    queries, items = found.shape
-    _inputs.not_empty(queries, items, _OP)
-    query_identities = _inputs.integers(query_ids, "query_ids", queries, _OP)
-    gallery_identities = _inputs.integers(gallery_ids, "gallery_ids", items, _OP)
-    cameras, item_cameras, rule = _inputs.camera_arrays(
-        query_cameras, gallery_cameras, camera_rule, queries, items, _OP
-    )
-    engine = Engine(gallery_identities, item_cameras, junk_id, rule, backend, _OP)
-    measures = engine.evaluate(found, query_identities, cameras)
+    given = _inputs.pairs(distance, query_ids, gallery_ids, query_cameras, gallery_cameras, camera_rule, _OP)
+    engine = Engine(given.item_identities, given.item_cameras, junk_id, given.rule, backend, _OP)
+    measures = engine.evaluate(given.distance, given.identities, given.cameras)
     return make_report(measures, wanted, average_precision, engine.used, _OP)
 
 

@@ -83,19 +83,15 @@ def single_shot_cmc(
     if isinstance(repeats, bool) or not isinstance(repeats, int) or repeats < 1:
         raise ValueError(f"{_OP}: repeats must be an integer from 1 on, got {repeats!r}")
     _inputs.choice(camera_rule, "camera_rule", ("same_identity", "none"), _OP)
-    found = _inputs.as_torch(_inputs.matrix(distance, "distance", _OP))
+    given = _inputs.pairs(distance, query_ids, gallery_ids, query_cameras, gallery_cameras, camera_rule, _OP)
+    found = _inputs.as_torch(given.distance)
     queries, items = found.shape
-    _inputs.not_empty(queries, items, _OP)
-    identities = _inputs.integers(query_ids, "query_ids", queries, _OP)
-    item_identities = _inputs.integers(gallery_ids, "gallery_ids", items, _OP)
-    cameras, item_cameras, _ = _inputs.camera_arrays(
-        query_cameras, gallery_cameras, camera_rule, queries, items, _OP
-    )
+    identities, item_identities = given.identities, given.item_identities
     nan = found.isnan().any(1)
     if nan.any():
         raise _inputs.nan_error(int(nan.long().argmax()), _OP)
 
-    own, query_of_pair = own_items(identities, cameras, item_identities, item_cameras, junk_id)
+    own, query_of_pair = own_items(identities, given.cameras, item_identities, given.item_cameras, junk_id)
     evaluated = np.unique(query_of_pair)
     if len(evaluated) == 0:
         raise ValueError(f"{_OP}: no query has a positive in the gallery, got {queries} queries")

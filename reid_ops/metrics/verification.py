@@ -10,7 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from reid_ops import _extension
+
 from . import _inputs, _torch_ranks
+from ._engine import check_backend, host_blocks, runs_on_host
 from ._pairs import own_items
 
 _OP = "verification_curve"
@@ -51,6 +54,7 @@ def verification_curve(
     fars: Iterable[float] = (1e-4, 1e-3, 1e-2),
     junk_id: int | None = -1,
     camera_rule: str = "same_identity",
+    backend: str = "auto",
 ) -> VerificationReport:
     """ROC of "same identity or not" over all pairs that the camera and junk rules leave.
 
@@ -66,6 +70,7 @@ def verification_curve(
         fars: false accept rates in [0, 1] to report.
         junk_id: as for ``evaluate_ranking``.
         camera_rule: as there.
+        backend: as there.
 
     Returns:
         A :class:`VerificationReport`.
@@ -81,41 +86,24 @@ def verification_curve(
     for rate in rates:
         if not 0.0 <= rate <= 1.0:
             raise ValueError(f"{_OP}: fars must be in [0, 1], got {rate}")
-    found = _inputs.as_torch(_inputs.matrix(distance, "distance", _OP))
-    queries, items = found.shape
-    _inputs.not_empty(queries, items, _OP)
-    identities = _inputs.integers(query_ids, "query_ids", queries, _OP)
-    item_identities = _inputs.integers(gallery_ids, "gallery_ids", items, _OP)
-    cameras, item_cameras, rule = _inputs.camera_arrays(
-        query_cameras, gallery_cameras, camera_rule, queries, items, _OP
-    )
-    query = _torch_ranks.Labels.on(found.device, identities, cameras)
-    gallery = _torch_ranks.Labels.on(found.device, item_identities, item_cameras)
-    step = max(1, _BLOCK // items)
-    blocks = [slice(start, start + step) for start in range(0, queries, step)]
-
+    check_backend(backend, _OP)
+    pairs = _inputs.pairs(distance, query_ids, gallery_ids, query_cameras, gallery_cameras, camera_rule, _OP)
+    found = _inputs.as_torch(pairs.distance)
     own, owner = (
         torch.from_numpy(part).to(found.device)
-        for part in own_items(identities, cameras, item_identities, item_cameras, junk_id)
+        for part in own_items(
+            pairs.identities, pairs.cameras, pairs.item_identities, pairs.item_cameras, junk_id
+        )
     )
     genuine = _wide(found[owner, own]).sort().values
     if len(genuine) == 0:
         raise ValueError(f"{_OP}: there is no genuine pair (same identity, not removed)")
+    if genuine[-1].isnan():  # sorted to the end
+        raise _inputs.nan_error(int(found.isnan().any(1).long().argmax()), _OP)
 
     thresholds, multiplicity = genuine.unique_consecutive(return_counts=True)
-    # Impostors with lowest threshold not below them, and those equal to it.
-    at_most = torch.zeros(len(thresholds) + 1, dtype=torch.int64, device=found.device)
-    equal = torch.zeros_like(at_most)
-    for rows in blocks:
-        nan = found[rows].isnan().any(1)
-        if nan.any():
-            raise _inputs.nan_error(rows.start + int(nan.long().argmax()), _OP)
-        match, removed = _torch_ranks.match_and_removed(query.rows(rows), gallery, junk_id, rule)
-        values = _wide(found[rows][~match & ~removed & _known(query.rows(rows), junk_id)])
-        place = torch.searchsorted(thresholds, values)
-        at_most += torch.bincount(place, minlength=len(at_most))
-        tied = thresholds[place.clamp(max=len(thresholds) - 1)] == values
-        equal += torch.bincount(place[tied], minlength=len(equal))
+    count = _count_on_host if runs_on_host(found, backend, _OP) else _count_by_torch
+    at_most, equal = count(found, pairs, junk_id, thresholds)
     impostor = int(at_most.sum())
     if impostor == 0:
         raise ValueError(f"{_OP}: there is no impostor pair (other identity, not removed)")
@@ -133,6 +121,50 @@ def verification_curve(
         tar_at[rate] = float(tar[allowed - 1]) if allowed else 0.0
         threshold_at[rate] = float(values_at[allowed - 1]) if allowed else float("-inf")
     return VerificationReport(tar_at, threshold_at, auc, values_at, tar, far, len(genuine), impostor)
+
+
+def _count_on_host(
+    distance: Tensor, pairs: _inputs.Pairs, junk_id: int | None, thresholds: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Impostors ``(T + 1,)`` by their lowest threshold not below them, and those equal to it."""
+    gallery = _extension._host.Gallery(pairs.item_identities, pairs.item_cameras, junk_id, pairs.rule)
+    at_most = np.zeros(len(thresholds) + 1, np.int64)
+    equal = np.zeros_like(at_most)
+    for start, block in host_blocks(distance):
+        rows = slice(start, start + block.shape[0])
+        cameras = None if pairs.cameras is None else pairs.cameras[rows]
+        bad_row, *counts = gallery.count_impostors(
+            block, pairs.identities[rows], cameras, thresholds.numpy(), torch.get_num_threads()
+        )
+        if bad_row >= 0:
+            raise _inputs.nan_error(start + bad_row, _OP)
+        at_most += counts[0]
+        equal += counts[1]
+    return torch.from_numpy(at_most), torch.from_numpy(equal)
+
+
+def _count_by_torch(
+    distance: Tensor, pairs: _inputs.Pairs, junk_id: int | None, thresholds: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The same on any device."""
+    query = _torch_ranks.Labels.on(distance.device, pairs.identities, pairs.cameras)
+    gallery = _torch_ranks.Labels.on(distance.device, pairs.item_identities, pairs.item_cameras)
+    at_most = torch.zeros(len(thresholds) + 1, dtype=torch.int64, device=distance.device)
+    equal = torch.zeros_like(at_most)
+    step = max(1, _BLOCK // distance.shape[1])
+    for start in range(0, len(distance), step):
+        rows = slice(start, start + step)
+        nan = distance[rows].isnan().any(1)
+        if nan.any():
+            raise _inputs.nan_error(start + int(nan.long().argmax()), _OP)
+        labels = query.rows(rows)
+        match, removed = _torch_ranks.match_and_removed(labels, gallery, junk_id, pairs.rule)
+        values = _wide(distance[rows][~match & ~removed & _known(labels, junk_id)])
+        place = torch.searchsorted(thresholds, values)
+        at_most += torch.bincount(place, minlength=len(at_most))
+        tied = thresholds[place.clamp(max=len(thresholds) - 1)] == values
+        equal += torch.bincount(place[tied], minlength=len(equal))
+    return at_most, equal
 
 
 def _wide(values: Tensor) -> Tensor:

@@ -2,6 +2,6 @@
 
 from .approximate import RecallReport
 from .index import GalleryIndex
-from .storage import IndexFileError
+from .storage import IndexConflictError, IndexFileError
 
-__all__ = ["GalleryIndex", "IndexFileError", "RecallReport"]
+__all__ = ["GalleryIndex", "IndexConflictError", "IndexFileError", "RecallReport"]

@@ -58,7 +58,9 @@ class Contents:
         vectors = check_features(features, "features", self.dim, self.metric == "cosine")
         size = len(vectors)
         if ids is None:
-            names = np.arange(self._next_id, self._next_id + size)
+            if self._next_id + size > 2**63:
+                raise ValueError(f"{_OP}: ids must be given: the running numbers end at 2**63 - 1")
+            names = self._next_id + np.arange(size, dtype=np.int64)
         else:
             names = check_integers(ids, "ids", size, 0)
             repeated = first_repeated(names)

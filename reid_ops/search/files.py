@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,17 +28,59 @@ class Files(Contents, ABC):
     recall: float
     generation: int
     attachments: dict[str, bytes]
+    device: torch.device
+    shards: int
+    backend: str
     _source: tuple[Path, dict[str, Any], _Version] | None
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Writes the index to a file, in one step: a reader finds the old version or the new one, whole.
 
         That holds if the process is killed or the power fails at any moment. One process writes at a time;
         others wait. The ``attachments`` go along. Beside the file stays an empty ``.NAME.lock``.
 
+        Args:
+            path: the file. One that this index was not loaded from is replaced without a question.
+            overwrite: replace also what another writer has saved since this index was loaded from there, or
+                last saved there. To change a file that others change as well, use :meth:`edit`.
+
         Raises:
             OSError: the file can't be written; the old one is as it was.
+            IndexConflictError: another writer has replaced the file since, and its changes would be lost.
         """
+        with storage.locked(Path(path)):
+            if not overwrite:
+                self._check_unchanged(Path(path))
+            self._write(Path(path))
+
+    @classmethod
+    @contextlib.contextmanager
+    def edit(cls: type[_Index], path: str | os.PathLike[str], **options: Any) -> Iterator[_Index]:
+        """Loads a file, hands it out to be changed, and saves it; other writers wait meanwhile.
+
+        Nothing is saved if the block raises. ``options`` are those of :meth:`load`.
+
+        Example:
+            >>> with GalleryIndex.edit("gallery.index") as index:
+            ...     index.add(features, ids=[30, 31])
+        """
+        with storage.locked(Path(path)):
+            index = cls.load(path, **options)
+            yield index
+            index._write(Path(path))
+
+    def _check_unchanged(self, path: Path) -> None:
+        """That nobody else has replaced the file this index came from."""
+        if self._source is None or self._source[0].resolve() != path.resolve():
+            return
+        if path.exists() and _version(path.stat()) != self._source[2]:
+            raise storage.IndexConflictError(
+                f"{path} was replaced by another writer since this index was loaded or saved; load it and "
+                "repeat the change, by GalleryIndex.edit, or pass overwrite=True"
+            )
+
+    def _write(self, path: Path) -> None:
+        """Saves under a lock that is held."""
         if self.kind == "flat" and self._rows.dead and not self._mapped:
             self._rows.compact()
             self._placed = ()
@@ -63,8 +107,13 @@ class Files(Contents, ABC):
             sections["faiss"] = self._approximate.write
         for name, content in self.attachments.items():
             sections[_ATTACHMENT + name] = np.frombuffer(content, np.uint8)
-        storage.write(Path(path), facts, sections)
+        storage.write(path, facts, sections)
         self.generation += 1
+        if self._source is None or self._source[0].resolve() != path.resolve():
+            options = {"device": self.device, "shards": self.shards, "backend": self.backend}
+            self._source = (path, {**options, "mmap": False, "verify": None}, _version(path.stat()))
+        else:
+            self._source = (*self._source[:2], _version(path.stat()))
 
     @classmethod
     def load(
@@ -124,9 +173,12 @@ class Files(Contents, ABC):
         return index
 
     def refresh(self) -> bool:
-        """Loads the file again if it was replaced since; True if so. For a loaded index only."""
+        """Loads the file again if another writer has replaced it since; True if so.
+
+        For an index that was loaded or saved. Changes that were not saved are dropped.
+        """
         if self._source is None:
-            raise RuntimeError("GalleryIndex: refresh is for an index that was loaded from a file")
+            raise RuntimeError("GalleryIndex: refresh is for an index that was loaded from a file or saved")
         path, options, version = self._source
         if _version(path.stat()) == version:
             return False

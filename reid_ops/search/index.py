@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from reid_ops import _checks
+from reid_ops._rerank_definition import check_numbers
 
 from . import exact
 from .approximate import KINDS, Approximate, RecallReport, import_faiss
@@ -172,6 +173,7 @@ class GalleryIndex(Files):
         """
         k_reciprocal_rerank = importlib.import_module("reid_ops").k_reciprocal_rerank
         _checks.check_integer(k, "k", 1, 1 << 31, _OP)
+        check_numbers(k1, k2, lambda_value, "soft", _OP)
         if candidates is None:
             candidates = max(10 * k, 5 * k1, 100)
         _checks.check_integer(candidates, "candidates", k, 1 << 31, _OP)

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from reid_ops import _checks
+
 NO_CAMERA = -1
 
 
@@ -145,17 +147,7 @@ def check_integers(
     values: Any, argument: str, size: int | None = None, least: int | None = None
 ) -> np.ndarray:
     """int64 ``(size,)`` from a list, an array or a tensor of integers."""
-    array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
-    if array.size == 0:
-        array = array.astype(np.int64)
-    if not np.issubdtype(array.dtype, np.integer):
-        raise TypeError(f"GalleryIndex: {argument} must be integers, got {array.dtype}")
-    if array.ndim != 1 or (size is not None and len(array) != size):
-        expected = f"({'N' if size is None else size},)"
-        raise ValueError(f"GalleryIndex: {argument} must have shape {expected}, got {array.shape}")
-    if least is not None and array.size and array.min() < least:
-        raise ValueError(f"GalleryIndex: {argument} must be at least {least}, got {array.min()}")
-    return array.astype(np.int64)
+    return _checks.integer_array(values, argument, "GalleryIndex", size, least)
 
 
 def first_repeated(ids: np.ndarray) -> int | None:

@@ -34,23 +34,29 @@ class IndexFileError(ValueError):
     """A file is no index, or is damaged; the message says which and where."""
 
 
+class IndexConflictError(RuntimeError):
+    """Saving would throw away what another writer has saved in the meantime."""
+
+
 def write(path: Path, facts: Mapping[str, Any], sections: Mapping[str, Section]) -> None:
-    """Replaces the file at ``path``, or leaves it as it was if anything goes wrong at any moment."""
+    """Replaces the file at ``path``, or leaves it as it was if anything goes wrong at any moment.
+
+    The caller holds the file's lock: see :func:`locked`.
+    """
     path = path.resolve()  # of a link, what it points to is replaced
-    with _locked(path):
-        for stale in _partial_files(path):  # of writers that were killed: this one has the lock
-            stale.unlink(missing_ok=True)
-        partial = path.parent / f".{path.name}.{os.getpid()}.partial"
-        try:
-            with partial.open("xb") as file:
-                _write_all(file, facts, sections)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, path)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
-        _sync_folder(path.parent)
+    for stale in _partial_files(path):  # of writers that were killed: this one has the lock
+        stale.unlink(missing_ok=True)
+    partial = path.parent / f".{path.name}.{os.getpid()}.partial"
+    try:
+        with partial.open("xb") as file:
+            _write_all(file, facts, sections)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
 
 
 def _partial_files(path: Path) -> list[Path]:
@@ -164,10 +170,11 @@ class Reader:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     """One writer at a time; the lock is the system's and ends with the process that holds it."""
     import fcntl  # here, so that where there is none (not POSIX) all but saving works
 
+    path = path.resolve()
     with (path.parent / f".{path.name}.lock").open("wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
