@@ -49,6 +49,23 @@ def test_save_and_load(kind: str, mmap: bool, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == [".gallery.lock", "gallery"]
 
 
+@pytest.mark.parametrize("mmap", [False, True])
+def test_attachments_go_along(mmap: bool, tmp_path: Path) -> None:
+    index = GalleryIndex(8)
+    index.add(features(5, 8))
+    index.attachments |= {"names": b"a\0b\0", "nothing": b""}
+    index.save(tmp_path / "gallery")
+    loaded = GalleryIndex.load(tmp_path / "gallery", mmap=mmap)
+    assert loaded.attachments == {"names": b"a\0b\0", "nothing": b""}
+    with storage.Reader(tmp_path / "gallery") as reader:
+        offset = reader.facts["sections"]["attachment names"]["offset"]
+    content = bytearray((tmp_path / "gallery").read_bytes())
+    content[offset] ^= 1
+    (tmp_path / "gallery").write_bytes(content)
+    with pytest.raises(IndexFileError, match="checksum of its attachment names"):
+        GalleryIndex.load(tmp_path / "gallery", mmap=mmap)
+
+
 def test_an_empty_index_can_be_saved(tmp_path: Path) -> None:
     GalleryIndex(4, kind="ivf").save(tmp_path / "gallery")
     loaded = GalleryIndex.load(tmp_path / "gallery", mmap=True)

@@ -17,6 +17,7 @@ from .rows import Rows
 
 _Version = tuple[int, int, int]
 _Index = TypeVar("_Index", bound="Files")
+_ATTACHMENT = "attachment "  # before its name, among the file's sections
 
 
 class Files(Contents, ABC):
@@ -24,13 +25,14 @@ class Files(Contents, ABC):
 
     recall: float
     generation: int
+    attachments: dict[str, bytes]
     _source: tuple[Path, dict[str, Any], _Version] | None
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the index to a file, in one step: a reader finds the old version or the new one, whole.
 
         That holds if the process is killed or the power fails at any moment. One process writes at a time;
-        others wait. Beside the file stays an empty ``.NAME.lock``.
+        others wait. The ``attachments`` go along. Beside the file stays an empty ``.NAME.lock``.
 
         Raises:
             OSError: the file can't be written; the old one is as it was.
@@ -49,6 +51,7 @@ class Files(Contents, ABC):
             "largest_square": rows.largest_square,
             "generation": self.generation + 1,
             "approximate": None if self._approximate is None else self._approximate.facts(),
+            "attachments": {name: len(content) for name, content in self.attachments.items()},
         }
         sections: dict[str, storage.Section] = {
             "vectors": rows.vectors,
@@ -58,6 +61,8 @@ class Files(Contents, ABC):
         }
         if self._approximate is not None:
             sections["faiss"] = self._approximate.write
+        for name, content in self.attachments.items():
+            sections[_ATTACHMENT + name] = np.frombuffer(content, np.uint8)
         storage.write(Path(path), facts, sections)
         self.generation += 1
 
@@ -112,6 +117,8 @@ class Files(Contents, ABC):
                     index.kind, index.metric, facts["approximate"], reader.stream("faiss")
                 )
                 index._to_gpus()
+            for name, size in facts.get("attachments", {}).items():  # files of 0.1.0 before them have none
+                index.attachments[name] = reader.array(_ATTACHMENT + name, np.uint8, (size,)).tobytes()
             version = _version(os.fstat(reader.file.fileno()))
         index._source = (Path(path), {**options, "mmap": mmap, "verify": verify}, version)
         return index

@@ -47,6 +47,10 @@ class GalleryIndex(Files):
             installed, otherwise torch. Filtered flat searches always run in torch.
         recall: target of approximate kinds, in (0, 1].
 
+    Attributes:
+        attachments: bytes by name that are saved and loaded along and never looked into, such as the names of
+            the items; empty at first.
+
     Raises:
         TypeError, ValueError: an argument is of the wrong kind or out of range.
         RuntimeError: faiss is needed and not installed.
@@ -95,6 +99,7 @@ class GalleryIndex(Files):
         installed = importlib.util.find_spec("faiss") is not None
         self.backend = ("faiss" if on_cpu and installed else "torch") if backend == "auto" else backend
         self.generation = 0
+        self.attachments: dict[str, bytes] = {}
         self._rows = Rows(dim)
         self._next_id = 0
         self._approximate: Approximate | None = None

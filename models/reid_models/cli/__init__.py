@@ -11,7 +11,18 @@ from types import ModuleType
 from .._suggest import unknown
 
 #: Commands in the order of ``reid --help``; each is the module of that name in this package.
-COMMANDS = ("datasets", "recipes")
+COMMANDS = (
+    "train",
+    "evaluate",
+    "extract",
+    "index",
+    "search",
+    "rerank",
+    "visualize",
+    "recipes",
+    "datasets",
+    "benchmark",
+)
 
 USAGE = 2  # exit status of bad input
 INTERRUPTED = 130  # of Ctrl-C, as shells have it
@@ -66,8 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(name: str, words: Sequence[str]) -> None:
     command = _module(name).COMMAND
-    reading = _module("command")
-    command.run(reading.parse(reading.make_parser(command), words))
+    command.run(_module("command").read(command, words))
 
 
 def _module(name: str) -> ModuleType:
@@ -81,7 +91,8 @@ def _overview() -> str:
     commands = "\n".join(f"  {name:<{width}}  {summary}" for name, summary in summaries.items())
     return (
         "usage: reid COMMAND ...\n\nRe-identification: train models, search galleries, measure.\n\n"
-        f"commands:\n{commands}\n\n`reid COMMAND --help` shows a command's arguments and an example."
+        f"commands:\n{commands}\n\n`reid COMMAND --help` shows a command's arguments and an example.\n"
+        f"With {TRACEBACK}=1 in the environment an error is shown with where it came from."
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from argparse import ArgumentError, RawDescriptionHelpFormatter
+from argparse import Action, ArgumentError, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -11,10 +11,11 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
 from .._suggest import unknown
 
-__all__ = ["ArgumentParser", "Command", "Namespace", "make_parser", "parse"]
+__all__ = ["ArgumentParser", "Command", "Namespace", "make_parser", "parse", "read"]
 
 UNRECOGNIZED = re.compile(r"unrecognized arguments: (?P<first>\S+)", re.IGNORECASE)
 TYPE = re.compile(r"(?:a )?<class '(?:\w+\.)*(\w+)'>")
+NO_DEFAULT = re.compile(r" \(default: (null|False|\{\}|\[\])\)|, default: null(?=\))")  # "none" says nothing
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Command:
         configure: adds the arguments to a parser.
         run: does it. Errors that it raises are shown in one line: they name the argument, what was expected
             and what came.
+        passes_on: the words are another program's: ``run`` gets them unread, as ``options.words``.
     """
 
     name: str
@@ -38,10 +40,14 @@ class Command:
     example: str
     configure: Callable[[ArgumentParser], None]
     run: Callable[[Namespace], None]
+    passes_on: bool = False
 
 
 class _HelpFormatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
     """Types and defaults behind every argument; the examples as they are written."""
+
+    def _expand_help(self, action: Action) -> str:
+        return NO_DEFAULT.sub("", super()._expand_help(action))
 
 
 # jsonargparse rather than argparse: values are checked by their types, mappings are given as
@@ -62,11 +68,19 @@ def make_parser(command: Command) -> ArgumentParser:
     return parser
 
 
+def read(command: Command, words: Sequence[str]) -> Namespace:
+    """The values of a command's words; as :func:`parse`."""
+    if command.passes_on and not {"-h", "--help"} & set(words[:1]):
+        return Namespace(words=list(words))
+    return parse(make_parser(command), words)
+
+
 def parse(parser: ArgumentParser, words: Sequence[str]) -> Namespace:
-    """The values of a command's words.
+    """The values of words.
 
     Raises:
         ValueError: a word is not known (the nearest option is suggested), missing, or has a wrong value.
+        SystemExit: of ``--help``.
     """
     try:
         return parser.parse_args(list(words))

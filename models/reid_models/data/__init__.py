@@ -4,6 +4,7 @@ A reader gives a :class:`ReidDataset`: records of images, not the images. :class
 """
 
 from .builtin_set import read_omniglot
+from .files import read_images
 from .folder import read_csv, read_folder
 from .images import ImageDataset, Sample, check_images, decode_image
 from .market1501 import read_market1501
@@ -37,6 +38,7 @@ __all__ = [
     "read_csv",
     "read_dataset",
     "read_folder",
+    "read_images",
     "read_market1501",
     "read_omniglot",
     "read_vehicleid",

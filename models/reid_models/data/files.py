@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from .records import ImageRecord
+from .records import JUNK, ImageRecord
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
@@ -48,6 +48,40 @@ def list_images(folder: Path, name: str) -> list[Path]:
                     raise ValueError(f"{name}: {entry.path} is an empty file")
                 images.append(Path(entry.path))
     return sorted(images)
+
+
+def read_images(paths: Iterable[str | os.PathLike[str]]) -> tuple[ImageRecord, ...]:
+    """Images of which nothing is known but where they are: files, and all in folders and the folders in them.
+
+    Identity and camera of the records are -1. The images of a folder are in the order of their paths;
+    hidden ones are passed over.
+
+    Raises:
+        FileNotFoundError: no such file or folder.
+        ValueError: a folder has no images, or an image is an empty file.
+
+    Example:
+        >>> gallery = read_images(["my_images", "one_more.jpg"])
+    """
+    name = "images"
+    found: list[Path] = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            folders = [path, *_folders_below(path)]
+            inside = sorted(image for folder in folders for image in list_images(folder, name))
+            if not inside:
+                suffixes = ", ".join(IMAGE_SUFFIXES)
+                raise ValueError(f"{name}: {path} has no images ({suffixes}), nor have the folders in it")
+            found += inside
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise FileNotFoundError(f"{name}: {path} does not exist")
+    return tuple(ImageRecord(str(path), JUNK, -1) for path in found)
+
+
+def _folders_below(folder: Path) -> list[Path]:
+    return [below for child in list_folders(folder) for below in (child, *_folders_below(child))]
 
 
 def list_folders(folder: Path) -> list[Path]:

@@ -16,7 +16,7 @@ class ImageRecord:
     Attributes:
         path: of the file; for images that are in memory a name to show.
         identity: a number at least 0, or -1 for junk, which evaluation leaves out.
-        camera: a number at least 0.
+        camera: a number at least 0, or -1 where nothing is known.
         content: the encoded image, for images that are in memory.
     """
 

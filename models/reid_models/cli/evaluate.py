@@ -1,0 +1,117 @@
+"""``reid evaluate``: CMC, mAP and mINP of a run, a model on a dataset, or features; re-ranked as well."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import arguments, results
+from .command import ArgumentParser, Command, Namespace
+
+if TYPE_CHECKING:
+    from ..data import ReidDataset
+    from ..engine.evaluation import Evaluation
+    from ..engine.trained import Trained
+
+FILE = "evaluation.json"
+
+
+def configure(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "model", nargs="?", metavar="RUN", help="a run folder, or a file of weights (.safetensors)"
+    )
+    arguments.add_dataset(parser)
+    parser.add_argument("--query", metavar="FILE", help="features of the queries, instead of RUN")
+    parser.add_argument("--gallery", metavar="FILE", help="features of the gallery, instead of RUN")
+    parser.add_argument(
+        "--same-camera-counts",
+        action="store_true",
+        help="of features: measure with images of the query's own camera; a dataset has its own rule",
+    )
+    parser.add_argument("--no-rerank", action="store_true", help="only the plain ranking")
+    arguments.add_rerank(parser)
+    arguments.add_preset(parser)
+    arguments.add_metrics(parser)
+    parser.add_argument(
+        "--single-shot",
+        type=int,
+        default=0,
+        metavar="N",
+        help="also CMC with one gallery image an identity, N draws",
+    )
+    arguments.add_output(parser)
+    arguments.add_extraction(parser)
+
+
+def run(options: Namespace) -> None:
+    results.check_output(options)
+    if options.single_shot < 0:
+        raise ValueError(f"--single-shot must be at least 0, got {options.single_shot}")
+    measures = {
+        **arguments.metric_options(options),
+        "rerank": None if options.no_rerank else arguments.rerank_options(options),
+        "single_shot": options.single_shot,
+    }
+    if options.query or options.gallery:
+        evaluation = _of_features(options, measures)
+    elif options.model is None:
+        raise ValueError("RUN, or --query and --gallery, must be given")
+    else:
+        evaluation = _of_model(options, measures)
+    texts = {**results.metrics_table(evaluation.rankings), ".json": evaluation.to_json()}
+    results.give(options, texts)
+
+
+def _of_features(options: Namespace, measures: dict[str, Any]) -> Evaluation:
+    from ..engine.evaluation import evaluate_draws
+    from ..engine.features import load_features
+
+    if not (options.query and options.gallery) or options.model or options.dataset:
+        raise ValueError("--query and --gallery must be given together, without RUN and --dataset")
+    pair = load_features(options.query), load_features(options.gallery)
+    return evaluate_draws([pair], same_camera_is_junk=not options.same_camera_counts, **measures)
+
+
+def _of_model(options: Namespace, measures: dict[str, Any]) -> Evaluation:
+    from ..engine.evaluation import evaluate_dataset
+    from ..engine.trained import load_trained
+
+    if options.same_camera_counts:
+        raise ValueError("--same-camera-counts is for features: a dataset has its own rule")
+    trained = load_trained(options.model)
+    dataset = _dataset(options, trained)
+    chosen = arguments.extraction(options, trained)
+    evaluation = evaluate_dataset(trained.model, dataset, **measures, **chosen)
+    its_own = options.dataset is None and not options.options
+    if its_own and Path(options.model).is_dir():
+        file = Path(options.model) / FILE
+        results.write_text(file, evaluation.to_json())
+        if not options.json:
+            print(f"written: {file}")
+    return evaluation
+
+
+def _dataset(options: Namespace, trained: Trained) -> ReidDataset:
+    """The dataset named, or the one that the run was trained on, which may have moved to another root."""
+    from ..data import read_dataset
+
+    if options.dataset is not None:
+        return arguments.dataset(options.dataset, options)
+    name = trained.data.get("dataset")
+    if name is None:
+        raise ValueError(f"--dataset must be given: {options.model} does not say what it was trained on")
+    root = options.root or trained.data.get("root")
+    return read_dataset(name, root, **{**(trained.data.get("dataset_options") or {}), **options.options})
+
+
+COMMAND = Command(
+    name="evaluate",
+    summary="measures rank-k, mAP and mINP, plain and re-ranked",
+    example="""
+reid evaluate runs/vans
+reid evaluate hsgnet.safetensors --dataset market1501 --root /data/market --flip --output market.json
+reid evaluate --query query.safetensors --gallery gallery.safetensors --no-rerank
+""",
+    configure=configure,
+    run=run,
+)

@@ -1,0 +1,83 @@
+"""``reid index``: features, or images by way of a model, to a gallery that can be searched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from . import arguments
+from .command import ArgumentParser, Command, Namespace
+
+if TYPE_CHECKING:
+    from ..engine.features import Features
+
+
+def configure(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "sources",
+        nargs="+",
+        metavar="SOURCE",
+        help="features files (.safetensors), or images: folders, with all folders in them, and files",
+    )
+    arguments.add_model(parser, note="; needed for images")
+    parser.add_argument("--output", required=True, metavar="FILE", help="the index")
+    parser.add_argument(
+        "--kind",
+        choices=["flat", "ivf", "ivfpq", "hnsw"],
+        default="flat",
+        help="flat is exact; others for millions",
+    )
+    parser.add_argument("--recall", type=float, default=0.99, metavar="X", help="what other kinds must reach")
+    parser.add_argument("--metric", choices=["cosine", "euclidean"], default="cosine", help="of features")
+    arguments.add_extraction(parser)
+
+
+def run(options: Namespace) -> None:
+    from .._files import check_folder
+
+    check_folder(options.output, "--output")
+    files = [source for source in options.sources if source.endswith(".safetensors")]
+    images = [source for source in options.sources if not source.endswith(".safetensors")]
+    if images and options.model is None:
+        raise ValueError(f"--model must be given for images, such as {images[0]}")
+
+    from ..engine.gallery import Gallery
+
+    gallery, report = Gallery.build(
+        _parts(files, images, options),
+        kind=options.kind,
+        metric=options.metric,
+        recall=options.recall,
+        device=options.device,
+    )
+    gallery.save(options.output)
+    print(f"written: {options.output} ({len(gallery)} images)")
+    if report is not None:
+        print(f"recall of the {report.k} nearest: {report.recall:.4f} ({report.parameter} {report.value})")
+
+
+def _parts(files: list[str], images: list[str], options: Namespace) -> Iterator[Features]:
+    from ..engine.features import extract_features, load_features
+    from ..engine.trained import load_trained
+
+    for file in files:
+        yield load_features(Path(file))
+    if images:
+        from ..data import read_images
+
+        records = read_images(images)
+        trained = load_trained(options.model)
+        yield extract_features(trained.model, records, **arguments.extraction(options, trained))
+
+
+COMMAND = Command(
+    name="index",
+    summary="makes a gallery that can be searched, from images and a model or from features",
+    example="""
+reid index my_images --model runs/vans --output vans.index
+reid index gallery.safetensors more.safetensors --kind ivf --recall 0.95 --output gallery.index
+""",
+    configure=configure,
+    run=run,
+)

@@ -1,0 +1,63 @@
+"""``reid rerank``: features re-ranked, as lists and, where identities are known, measured."""
+
+from __future__ import annotations
+
+from . import arguments, results
+from .command import ArgumentParser, Command, Namespace
+
+
+def configure(parser: ArgumentParser) -> None:
+    parser.add_argument("query", metavar="QUERY", help="features file of the queries")
+    parser.add_argument("gallery", metavar="GALLERY", help="features file of the gallery")
+    parser.add_argument("-k", "--count", type=int, default=10, metavar="N", help="matches of each query")
+    arguments.add_rerank(parser)
+    arguments.add_preset(parser)
+    arguments.add_metrics(parser)
+    parser.add_argument(
+        "--same-camera-counts", action="store_true", help="measure with images of the query's own camera"
+    )
+    parser.add_argument(
+        "--no-measure",
+        action="store_true",
+        help="only lists, in memory that grows with queries + gallery, not with their product",
+    )
+    arguments.add_output(parser)
+
+
+def run(options: Namespace) -> None:
+    results.check_output(options)
+
+    from reid_ops import k_reciprocal_rerank
+
+    from ..engine.evaluation import comparable_features, evaluate_draws
+    from ..engine.features import load_features
+
+    query, gallery = load_features(options.query), load_features(options.gallery)
+    rerank, measures = arguments.rerank_options(options), arguments.metric_options(options)
+    left, right = comparable_features(query, gallery, options.metric, measures["expand"])
+    if options.count < 1:
+        raise ValueError(f"--count must be at least 1, got {options.count}")
+    values, rows = k_reciprocal_rerank(left, right, topk=min(options.count, len(gallery)), **rerank)
+    texts = results.ranked_lists(
+        query.paths, values, rows, gallery.paths, gallery.identities.tolist(), "re-ranked distance"
+    )
+    results.give(options, texts)
+    known = bool((query.identities >= 0).any()) and bool((gallery.identities >= 0).any())
+    if known and not options.no_measure and not (options.json and options.output is None):
+        same_camera_is_junk = not options.same_camera_counts
+        evaluation = evaluate_draws(
+            [(query, gallery)], rerank=rerank, same_camera_is_junk=same_camera_is_junk, **measures
+        )
+        print(results.metrics_table(evaluation.rankings)[".txt"], end="")
+
+
+COMMAND = Command(
+    name="rerank",
+    summary="re-ranks a gallery for queries, from their features",
+    example="""
+reid rerank query.safetensors gallery.safetensors --output matches.csv
+reid rerank query.safetensors gallery.safetensors --k1 30 --k2 6 --lambda 0.2 --preset torchreid
+""",
+    configure=configure,
+    run=run,
+)

@@ -1,0 +1,38 @@
+"""``reid train``: a training run by a recipe."""
+
+from __future__ import annotations
+
+from .command import ArgumentParser, Command, Namespace
+
+EXAMPLE = """\
+reid train market1501_hsgnet --data.root /data/Market-1501-v15.09.15
+reid train market1501_hsgnet --data.root DIR --model.options.backbone resnet18 --trainer.max_epochs 3
+reid train market1501_hsgnet --data.root DIR --trainer.precision bf16-mixed --model.channels_last true
+reid train market1501_hsgnet --data.root DIR --resume       # goes on after an interruption
+reid train market1501_hsgnet --help                         # every setting
+reid recipes market1501_hsgnet > my.yaml; reid train my.yaml --data.root DIR
+torchrun --nproc_per_node 4 -m reid_models train market1501_hsgnet --data.root DIR   # four GPUs
+torchrun --nnodes 2 --nproc_per_node 8 --rdzv_backend c10d --rdzv_endpoint HOST:29400 \\
+         -m reid_models train market1501_hsgnet --data.root DIR   # on both of two machines"""
+
+
+def configure(parser: ArgumentParser) -> None:
+    parser.add_argument("recipe", type=str, help="a name from `reid recipes`, or a YAML file of settings")
+    parser.add_argument("settings", nargs="...", help="settings over the recipe's: --GROUP.SETTING VALUE")
+
+
+def run(options: Namespace) -> None:
+    from ..engine.train import train
+    from ..recipes import load_recipe
+
+    recipe = load_recipe(options.recipe)
+    print(train({"name": recipe.name, **recipe.config}, options.settings))
+
+
+COMMAND = Command(
+    name="train",
+    summary="trains a model by a recipe into a folder of its own: weights, curves, checkpoints",
+    example=EXAMPLE,
+    configure=configure,
+    run=run,
+)

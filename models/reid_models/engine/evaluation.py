@@ -1,0 +1,318 @@
+"""Retrieval measured: CMC, mAP and mINP of features or of a model on a dataset, plain and re-ranked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from reid_ops import expand_queries, k_reciprocal_rerank, pairwise_distance
+from reid_ops.metrics import (
+    RankingReport,
+    SingleShotReport,
+    evaluate_features,
+    evaluate_ranking,
+    single_shot_cmc,
+)
+
+from ..data.records import JUNK, ReidDataset
+from .features import Features, check_comparable, extract_features
+
+METRICS = ("cosine", "euclidean")
+RANKS = (1, 5, 10)
+CURVE = 50  # ranks of the CMC curve that is kept
+
+
+def evaluate_retrieval(
+    query: Features,
+    gallery: Features,
+    *,
+    same_camera_is_junk: bool = True,
+    metric: str = "cosine",
+    rerank: Mapping[str, Any] | None = None,
+    expand: Mapping[str, Any] | None = None,
+    average_precision: str = "mean_precision",
+    ranks: Iterable[int] = RANKS,
+) -> RankingReport:
+    """CMC, mAP and mINP of queries ranked against a gallery.
+
+    Distances are made and used a block of queries at a time; only re-ranking needs all of them, (Q, G).
+
+    Args:
+        query: features; those of identity -1 are not asked for.
+        gallery: features of the same model; items of identity -1 are junk and left out.
+        same_camera_is_junk: leave items of a query's identity and camera out, as most protocols do.
+        metric: ``"cosine"`` of L2-normalised features, or ``"euclidean"`` of features as they are.
+        rerank: options of :func:`reid_ops.k_reciprocal_rerank`: ``k1``, ``k2``, ``lambda_value``, ``preset``
+            and so on; ``{}`` takes its defaults; None: no re-ranking.
+        expand: options of :func:`reid_ops.expand_queries`: ``k`` and, for weighted expansion, ``alpha``;
+            None: no query expansion. Needs the cosine metric.
+        average_precision: see :func:`reid_ops.metrics.evaluate_ranking`.
+        ranks: where CMC is reported.
+
+    Raises:
+        TypeError, ValueError: as the functions named; features of different models; no query has a positive.
+
+    Example:
+        >>> report = evaluate_retrieval(query, gallery, rerank={"k1": 20, "k2": 6, "lambda_value": 0.3})
+        >>> report.mean_ap, report.cmc[1]
+        (0.942, 0.956)
+    """
+    left, right = comparable_features(query, gallery, metric, expand)
+    labels = query.identities, gallery.identities, query.cameras, gallery.cameras
+    options: dict[str, Any] = {
+        "ranks": ranks,
+        "junk_id": JUNK,
+        "camera_rule": "same_identity" if same_camera_is_junk else "none",
+        "average_precision": average_precision,
+    }
+    if rerank is not None:
+        distance = k_reciprocal_rerank(left, right, **rerank)
+        assert isinstance(distance, Tensor)  # a pair only with topk
+        return evaluate_ranking(distance, *labels, **options)
+    # The rows have length 1 already: the metric by name would see to that anew for every block of queries.
+    measure = cosine_distance if metric == "cosine" else metric
+    return evaluate_features(left, right, *labels, metric=measure, **options)
+
+
+def evaluate_single_shot(
+    query: Features,
+    gallery: Features,
+    *,
+    same_camera_is_junk: bool = True,
+    metric: str = "cosine",
+    ranks: Iterable[int] = RANKS,
+    repeats: int = 100,
+    seed: int = 0,
+) -> SingleShotReport:
+    """CMC where one gallery image of each identity is drawn, ``repeats`` times; arguments as above.
+
+    Raises:
+        TypeError, ValueError: as :func:`evaluate_retrieval` and :func:`reid_ops.metrics.single_shot_cmc`.
+    """
+    left, right = comparable_features(query, gallery, metric)
+    distance = cosine_distance(left, right) if metric == "cosine" else pairwise_distance(left, right)
+    return single_shot_cmc(
+        distance,
+        query.identities,
+        gallery.identities,
+        query.cameras,
+        gallery.cameras,
+        ranks=ranks,
+        repeats=repeats,
+        seed=seed,
+        junk_id=JUNK,
+        camera_rule="same_identity" if same_camera_is_junk else "none",
+    )
+
+
+def comparable_features(
+    query: Features, gallery: Features, metric: str = "cosine", expand: Mapping[str, Any] | None = None
+) -> tuple[Tensor, Tensor]:
+    """Both as float32, for ``"cosine"`` of length 1; queries expanded if ``expand`` is given.
+
+    Raises:
+        ValueError: another metric, features of different models or lengths, or a vector of zeros.
+    """
+    if metric not in METRICS:
+        raise ValueError(f'metric must be "cosine" or "euclidean", got {metric!r}')
+    check_comparable(query, gallery, "evaluation")
+    if metric == "euclidean":
+        if expand is not None:
+            raise ValueError("expand needs the cosine metric, got euclidean")
+        return query.features.float(), gallery.features.float()
+    left, right = _unit(query), _unit(gallery)
+    return (left if expand is None else expand_queries(left, right, **expand)), right
+
+
+def cosine_distance(query: Tensor, gallery: Tensor) -> Tensor:
+    """1 less the cosine, (Q, G), of features of length 1."""
+    return (1.0 - query @ gallery.T).clamp_(min=0.0)
+
+
+def _unit(features: Features) -> Tensor:
+    wide = features.features.float()
+    lengths = wide.norm(dim=1, keepdim=True)
+    if bool((lengths == 0).any()):
+        row = int((lengths[:, 0] == 0).nonzero()[0])
+        raise ValueError(f"features must not be zeros for the cosine, but those of {features.paths[row]} are")
+    return wide / lengths
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A dataset's evaluation: means over its draws.
+
+    Attributes:
+        plain: ``rank1``, ``rank5``, ``rank10`` (of ``ranks``), ``mAP`` and ``mINP``, in [0, 1].
+        reranked: the same after re-ranking; None without.
+        single_shot: CMC with one gallery image of each identity drawn; None without.
+        deviation: of ``"plain"`` and ``"reranked"`` over the draws (divided by their number).
+        cmc: of both, the curve from rank 1 on.
+        queries: with a positive, in the first draw.
+        excluded: queries without, likewise.
+        gallery: items, likewise.
+        draws: how many retrieval splits the means are over.
+        settings: what was asked for.
+    """
+
+    plain: dict[str, float]
+    reranked: dict[str, float] | None
+    single_shot: dict[str, float] | None
+    deviation: dict[str, dict[str, float]]
+    cmc: dict[str, list[float]]
+    queries: int
+    excluded: int
+    gallery: int
+    draws: int
+    settings: dict[str, Any]
+
+    @property
+    def rankings(self) -> dict[str, dict[str, float]]:
+        """Those of ``plain``, ``reranked`` and ``single_shot`` that there are, by name."""
+        named = {"plain": self.plain, "reranked": self.reranked, "single_shot": self.single_shot}
+        return {name: values for name, values in named.items() if values is not None}
+
+    def to_json(self) -> str:
+        """The text of ``evaluation.json``."""
+        return json.dumps(asdict(self), indent=2) + "\n"
+
+
+def evaluate_dataset(
+    model: nn.Module,
+    dataset: ReidDataset,
+    *,
+    rerank: Mapping[str, Any] | None = None,
+    expand: Mapping[str, Any] | None = None,
+    metric: str = "cosine",
+    average_precision: str = "mean_precision",
+    ranks: Iterable[int] = RANKS,
+    single_shot: int = 0,
+    **extraction: Any,
+) -> Evaluation:
+    """Evaluates a model by a dataset's own protocol: its junk rule, means over its draws.
+
+    Args:
+        model: as for :func:`extract_features`.
+        dataset: from a reader. An image that several draws share is looked at once.
+        rerank: as :func:`evaluate_retrieval`; None: no ``reranked``.
+        expand: as there.
+        metric: as there.
+        average_precision: as there.
+        ranks: as there.
+        single_shot: draws of :func:`evaluate_single_shot` for each of the dataset's own; 0: none.
+        **extraction: of :func:`extract_features`.
+
+    Raises:
+        TypeError, ValueError, FileNotFoundError: as these functions.
+
+    Example:
+        >>> evaluation = evaluate_dataset(model, dataset, image_size=(256, 128), rerank={})
+        >>> evaluation.plain["mAP"], evaluation.reranked["mAP"]
+        (0.868, 0.942)
+    """
+    records = list(
+        dict.fromkeys(record for split in dataset.draws for record in (*split.query, *split.gallery))
+    )
+    features = extract_features(model, records, **extraction)
+    rows = {record: row for row, record in enumerate(records)}
+    pairs = (
+        (
+            features.rows([rows[record] for record in split.query]),
+            features.rows([rows[record] for record in split.gallery]),
+        )
+        for split in dataset.draws
+    )
+    return evaluate_draws(
+        pairs,
+        same_camera_is_junk=dataset.same_camera_is_junk,
+        rerank=rerank,
+        expand=expand,
+        metric=metric,
+        average_precision=average_precision,
+        ranks=ranks,
+        single_shot=single_shot,
+        settings={"dataset": dataset.name, "flip_average": bool(extraction.get("flip_average", False))},
+    )
+
+
+def evaluate_draws(
+    draws: Iterable[tuple[Features, Features]],
+    *,
+    same_camera_is_junk: bool = True,
+    rerank: Mapping[str, Any] | None = None,
+    expand: Mapping[str, Any] | None = None,
+    metric: str = "cosine",
+    average_precision: str = "mean_precision",
+    ranks: Iterable[int] = RANKS,
+    single_shot: int = 0,
+    settings: Mapping[str, Any] | None = None,
+) -> Evaluation:
+    """As :func:`evaluate_dataset`, from each draw's features of (query, gallery).
+
+    Args:
+        draws: at least one.
+        same_camera_is_junk: as :func:`evaluate_retrieval`, like the next five.
+        rerank: as there.
+        expand: as there.
+        metric: as there.
+        average_precision: as there.
+        ranks: as there.
+        single_shot: as :func:`evaluate_dataset`.
+        settings: more for :attr:`Evaluation.settings`.
+
+    Raises:
+        TypeError, ValueError: as :func:`evaluate_retrieval` and :func:`evaluate_single_shot`.
+    """
+    ranks = tuple(ranks)
+    shared: dict[str, Any] = {"same_camera_is_junk": same_camera_is_junk, "metric": metric}
+    options = {
+        **shared,
+        "expand": None if expand is None else dict(expand),
+        "average_precision": average_precision,
+    }
+    wanted = {"plain": None} if rerank is None else {"plain": None, "reranked": dict(rerank)}
+    reports: dict[str, list[RankingReport]] = {name: [] for name in wanted}
+    shots: list[SingleShotReport] = []
+    size = 0
+    for query, gallery in draws:
+        size = size or len(gallery)
+        for name, choice in wanted.items():
+            reports[name].append(evaluate_retrieval(query, gallery, rerank=choice, ranks=ranks, **options))
+        if single_shot:
+            shots.append(evaluate_single_shot(query, gallery, ranks=ranks, repeats=single_shot, **shared))
+    tables = {name: [_values(report) for report in found] for name, found in reports.items()}
+    first = reports["plain"][0]
+    return Evaluation(
+        plain=_over(np.mean, tables["plain"]),
+        reranked=_over(np.mean, tables["reranked"]) if "reranked" in tables else None,
+        single_shot=_over(np.mean, [_shares(shot.cmc) for shot in shots]) if shots else None,
+        deviation={name: _over(np.std, values) for name, values in tables.items()},
+        cmc={
+            name: np.mean([report.cmc_curve(CURVE) for report in found], axis=0).tolist()
+            for name, found in reports.items()
+        },
+        queries=first.evaluated,
+        excluded=first.excluded,
+        gallery=size,
+        draws=len(reports["plain"]),
+        settings={**options, "rerank": wanted.get("reranked"), **(settings or {})},
+    )
+
+
+def _values(report: RankingReport) -> dict[str, float]:
+    """A report's numbers by the names of ``evaluation.json``."""
+    return {**_shares(report.cmc), "mAP": report.mean_ap, "mINP": report.mean_inp}
+
+
+def _shares(cmc: Mapping[int, float]) -> dict[str, float]:
+    return {f"rank{rank}": share for rank, share in cmc.items()}
+
+
+def _over(statistic: Callable[..., Any], tables: list[dict[str, float]]) -> dict[str, float]:
+    """A statistic of each number over the draws."""
+    return {name: float(statistic([table[name] for table in tables])) for name in tables[0]}

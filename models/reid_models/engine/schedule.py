@@ -1,0 +1,173 @@
+"""Optimizers by name, and how the learning rate goes: HSGNet's warm-up and steps, one cycle, constant.
+
+Everything is composed of ``torch.optim``; only names and numbers are ours.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+from torch import nn
+from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
+from torch.optim.lr_scheduler import (
+    ChainedScheduler,
+    ConstantLR,
+    LinearLR,
+    LRScheduler,
+    MultiStepLR,
+    OneCycleLR,
+)
+
+from .._suggest import unknown
+
+OPTIMIZERS: Mapping[str, type[Optimizer]] = MappingProxyType(
+    {optimizer.__name__: optimizer for optimizer in (SGD, Adam, AdamW, RMSprop)}
+)
+
+#: HSGNet's (section IV-B).
+HSGNET_OPTIMIZER: Mapping[str, Any] = MappingProxyType(
+    {"name": "SGD", "lr": 0.01, "momentum": 0.9, "weight_decay": 5e-4}
+)
+HSGNET_SCHEDULE: Mapping[str, Any] = MappingProxyType({"name": "step"})
+
+DECAYS = 100  # more than any run lives through, so that raising max_epochs on resuming changes no decay
+
+
+def make_optimizer(parameters: Iterable[nn.Parameter], options: Mapping[str, Any]) -> Optimizer:
+    """An optimizer from a recipe's ``optimizer``: a name in :data:`OPTIMIZERS`, ``lr``, and its arguments.
+
+    Raises:
+        TypeError, ValueError: no name or ``lr``, an unknown name or argument, or one that it refuses.
+
+    Example:
+        >>> make_optimizer(model.parameters(), {"name": "Adam", "lr": 2e-4, "weight_decay": 5e-4})
+    """
+    name, arguments = _named("optimizer", options, OPTIMIZERS)
+    if "lr" not in arguments:
+        raise ValueError(f"optimizer: lr must be given, got {dict(options)}")
+    _check_known(f"argument of {name}", arguments, OPTIMIZERS[name], skipped=("params",))
+    return OPTIMIZERS[name](parameters, **arguments)
+
+
+def make_schedule(
+    optimizer: Optimizer, options: Mapping[str, Any], *, count_steps: Callable[[], int]
+) -> tuple[LRScheduler, str]:
+    """A schedule from a recipe's ``schedule``: a name in :data:`SCHEDULES` and its arguments.
+
+    Args:
+        optimizer: its ``lr`` is the highest of the run.
+        options: ``{"name": "step", "factor": 0.9}``, for example.
+        count_steps: gives the run's optimizer steps, for a schedule that has to know its end.
+
+    Returns:
+        The scheduler, and ``"epoch"`` or ``"step"``: after each of which it is stepped.
+
+    Raises:
+        TypeError, ValueError: an unknown name or argument, or one out of range.
+
+    Example:
+        >>> scheduler, interval = make_schedule(optimizer, {"name": "step"}, count_steps=lambda: 0)
+    """
+    name, arguments = _named("schedule", options, SCHEDULES)
+    make, interval = SCHEDULES[name]
+    _check_known(f"argument of schedule {name}", arguments, make, skipped=("optimizer", "count_steps"))
+    return make(optimizer, count_steps, **arguments), interval
+
+
+def _step(
+    optimizer: Optimizer,
+    count_steps: Callable[[], int],
+    *,
+    warmup_epochs: int = 10,
+    warmup_start: float = 0.1,
+    milestones: Sequence[int] | None = None,
+    first_decay: int = 31,
+    decay_every: int = 20,
+    factor: float = 0.1,
+) -> LRScheduler:
+    """HSGNet's schedule (section IV-B); epochs count from 1, the rate changes at their start.
+
+    With the optimizer's lr 0.01: 0.001 in epoch 1, linearly to 0.01 in epoch 10, 0.01 through epoch 30,
+    then times ``factor`` at epochs 31, 51, 71, 91, 111, ... The paper's "decays by 10%" is read as 0.1;
+    0.9 is the other reading.
+
+    ``warmup_epochs`` is the epoch that reaches the full rate, 0 or 1 for no warm-up; ``warmup_start`` the
+    rate of epoch 1 as a share of the full one, in (0, 1]; ``milestones`` the epochs of the decays, None for
+    ``first_decay`` and every ``decay_every`` epochs from there.
+    """
+    if milestones is None:
+        _check_integer(first_decay, "first_decay", 2)
+        _check_integer(decay_every, "decay_every", 1)
+        milestones = range(first_decay, first_decay + DECAYS * decay_every, decay_every)
+    for epoch in milestones:
+        _check_integer(epoch, "milestones", 2)
+    _check_integer(warmup_epochs, "warmup_epochs", 0)
+    for value, argument in ((factor, "factor"), (warmup_start, "warmup_start")):
+        if not 0 < value <= 1:
+            raise ValueError(f"schedule: {argument} must be in (0, 1], got {value}")
+    decays = MultiStepLR(optimizer, [epoch - 1 for epoch in milestones], gamma=factor)
+    if warmup_epochs < 2:
+        return decays
+    # Side by side, since both multiply; one after the other the decays would count from the warm-up's end.
+    warmup = LinearLR(optimizer, start_factor=warmup_start, total_iters=warmup_epochs - 1)
+    return ChainedScheduler([warmup, decays], optimizer)
+
+
+def _one_cycle(
+    optimizer: Optimizer,
+    count_steps: Callable[[], int],
+    *,
+    warmup_share: float = 0.3,
+    start_divisor: float = 25.0,
+    end_divisor: float = 1e4,
+) -> LRScheduler:
+    """``OneCycleLR`` over the whole run, for short ones; momentum stays as it is.
+
+    The optimizer's lr is the peak, reached after ``warmup_share`` of the steps; it is ``start_divisor`` times
+    the first rate, which is ``end_divisor`` times the last.
+    """
+    peak = optimizer.param_groups[0]["lr"]
+    return OneCycleLR(
+        optimizer, max_lr=peak, total_steps=count_steps(), pct_start=warmup_share,
+        div_factor=start_divisor, final_div_factor=end_divisor, cycle_momentum=False,
+    )  # fmt: skip
+
+
+def _constant(optimizer: Optimizer, count_steps: Callable[[], int]) -> LRScheduler:
+    """The optimizer's lr throughout."""
+    return ConstantLR(optimizer, factor=1.0)
+
+
+#: Schedules by name: what makes them, and after what they are stepped.
+SCHEDULES: Mapping[str, tuple[Callable[..., LRScheduler], str]] = MappingProxyType(
+    {"constant": (_constant, "epoch"), "one_cycle": (_one_cycle, "step"), "step": (_step, "epoch")}
+)
+
+
+def _named(what: str, options: Mapping[str, Any], known: Iterable[str]) -> tuple[str, dict[str, Any]]:
+    arguments = dict(options)
+    if "name" not in arguments:
+        raise ValueError(f"{what}: name must be given, got {arguments}")
+    name = arguments.pop("name")
+    if name not in known:
+        raise unknown(what, name, known)
+    return name, arguments
+
+
+def _check_known(
+    what: str, arguments: Iterable[str], function: Callable[..., Any], skipped: Sequence[str]
+) -> None:
+    known = [name for name in inspect.signature(function).parameters if name not in skipped]
+    for argument in arguments:
+        if argument not in known:
+            raise unknown(what, argument, known)
+
+
+def _check_integer(value: int, argument: str, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"schedule: {argument} must be an int, got {type(value).__name__}")
+    if value < least:
+        raise ValueError(f"schedule: {argument} must be at least {least}, got {value}")

@@ -1,0 +1,181 @@
+"""Trained networks at work on a dataset: what the figures of a report are made from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from reid_ops import k_reciprocal_rerank
+from reid_ops.metrics import RankingReport, evaluate_ranking
+
+from ..data import ImageDataset, ImageRecord, ReidDataset
+from ..data.records import JUNK
+from ..engine.evaluation import comparable_features, cosine_distance
+from ..engine.features import Features, choose_device, extract_features
+from ..engine.trained import Trained
+from .cam import grad_cam, plot_cam_panels
+from .pictures import load_picture
+from .ranked_lists import RankedList, choose_queries, ranked_lists
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """How one method ranks a gallery.
+
+    Attributes:
+        distance: (Q, G).
+        report: of the evaluation of these distances.
+    """
+
+    distance: Tensor
+    report: RankingReport
+
+
+def rank_features(
+    query: Features,
+    gallery: Features,
+    *,
+    same_camera_is_junk: bool = True,
+    rerank: Mapping[str, Any] | None = None,
+) -> Retrieval:
+    """Cosine distances of features, re-ranked if so asked, and their evaluation.
+
+    Args:
+        query: features.
+        gallery: features of the same model.
+        same_camera_is_junk: as for :func:`reid_models.engine.evaluation.evaluate_retrieval`.
+        rerank: likewise.
+
+    Raises:
+        TypeError, ValueError: as there.
+    """
+    left, right = comparable_features(query, gallery)
+    distance = cosine_distance(left, right) if rerank is None else k_reciprocal_rerank(left, right, **rerank)
+    assert isinstance(distance, Tensor)  # a pair only with topk
+    report = evaluate_ranking(
+        distance,
+        query.identities,
+        gallery.identities,
+        query.cameras,
+        gallery.cameras,
+        junk_id=JUNK,
+        camera_rule="same_identity" if same_camera_is_junk else "none",
+    )
+    return Retrieval(distance, report)
+
+
+def rank_dataset(
+    networks: Mapping[str, Trained],
+    dataset: ReidDataset,
+    *,
+    rerank: Mapping[str, Any] | None = None,
+    **extraction: Any,
+) -> dict[str, Retrieval]:
+    """Every network's rankings of a dataset's first draw, by name; re-ranked ones as ``"NAME, re-ranked"``.
+
+    The distances (Q, G) of all of them are in memory together.
+
+    Args:
+        networks: name -> network, see :func:`reid_models.engine.trained.load_trained`.
+        dataset: from a reader.
+        rerank: options of :func:`reid_ops.k_reciprocal_rerank`; None: plain rankings only.
+        **extraction: of :func:`reid_models.engine.features.extract_features`, over those of the network.
+
+    Raises:
+        TypeError, ValueError, FileNotFoundError: as these functions.
+    """
+    split = dataset.draws[0]
+    found: dict[str, Retrieval] = {}
+    for name, trained in networks.items():
+        options = {**trained.extraction, **extraction}
+        pair = [extract_features(trained.model, part, **options) for part in (split.query, split.gallery)]
+        for suffix, choice in (("", None), (", re-ranked", rerank)):
+            if suffix == "" or choice is not None:
+                found[name + suffix] = rank_features(
+                    pair[0], pair[1], same_camera_is_junk=dataset.same_camera_is_junk, rerank=choice
+                )
+    return found
+
+
+def list_dataset(
+    retrievals: Mapping[str, Retrieval],
+    dataset: ReidDataset,
+    *,
+    count: int = 5,
+    top: int = 10,
+    how: str = "first",
+    seed: int = 0,
+) -> dict[str, list[RankedList]]:
+    """Ranked lists of some queries of the first draw, for :func:`plot_ranked_lists`.
+
+    Args:
+        retrievals: method -> its rankings, from :func:`rank_dataset`.
+        dataset: the same.
+        count: how many queries.
+        top: length of the lists.
+        how: which queries, see :func:`choose_queries`.
+        seed: of ``"random"``.
+    """
+    split = dataset.draws[0]
+    chosen = choose_queries([found.report for found in retrievals.values()], count, how=how, seed=seed)
+    return {
+        name: ranked_lists(
+            chosen,
+            split.query,
+            split.gallery,
+            distance=found.distance,
+            top=top,
+            same_camera_is_junk=dataset.same_camera_is_junk,
+            report=found.report,
+        )
+        for name, found in retrievals.items()
+    }
+
+
+def draw_records(records: Sequence[ImageRecord], count: int, *, seed: int = 0) -> list[ImageRecord]:
+    """Some of the records, drawn at random, in their order.
+
+    Raises:
+        ValueError: ``count`` below 1.
+    """
+    if count < 1:
+        raise ValueError(f"draw_records: count must be at least 1, got {count}")
+    rows = np.random.default_rng(seed).permutation(len(records))[:count]
+    return [records[int(row)] for row in sorted(rows)]
+
+
+def draw_cam(
+    networks: Mapping[str, Trained],
+    records: Sequence[ImageRecord],
+    *,
+    target: str = "norm",
+    stage: int = 4,
+    device: str = "auto",
+    title: str = "",
+) -> Figure:
+    """Grad-CAM panels of images: image, then a row for each network; see :func:`grad_cam`.
+
+    Args:
+        networks: name -> network.
+        records: the images.
+        target: as for :func:`grad_cam`.
+        stage: likewise.
+        device: ``"auto"``, ``"cpu"`` or a CUDA device.
+        title: of the figure.
+    """
+    maps = {}
+    for name, trained in networks.items():
+        images = ImageDataset(records, size=trained.model.image_size)
+        batch = torch.stack([images[index].image for index in range(len(images))])
+        inputs = trained.extraction["augmentation"].evaluation(batch)
+        model = trained.model.to(choose_device(device))
+        maps[name] = grad_cam(model, inputs, target=target, stage=stage)
+        model.to("cpu")
+    labels = [f"id {record.identity}" for record in records]
+    return plot_cam_panels([load_picture(record) for record in records], maps, labels=labels, title=title)

@@ -1,0 +1,131 @@
+"""Runs that are killed and go on, and runs shared by two processes, against one undisturbed process."""
+
+from __future__ import annotations
+
+import csv
+import multiprocessing
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from reid_models import load_model
+from reid_models.engine.train import train
+
+from .engine_process import NoisyModule, gradients, recipe, run_killed, run_shared
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def start(function: Any, *arguments: Any) -> Any:
+    """A process from a server that has imported the libraries once."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.models.engine_process"])
+    process = context.Process(target=function, args=arguments)
+    process.start()
+    return process
+
+
+def wait(process: Any) -> int:
+    process.join(120)
+    assert not process.is_alive()
+    code: int = process.exitcode
+    return code
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def weights(folder: Path) -> dict[str, Any]:
+    return torch.load(folder / "last.ckpt", weights_only=True)
+
+
+def assert_same(found: Any, expected: Any, path: str = "") -> None:
+    """Equal bit for bit, all the way down."""
+    assert type(found) is type(expected), path
+    if isinstance(expected, dict):
+        assert found.keys() == expected.keys(), path
+        for key in expected:
+            assert_same(found[key], expected[key], f"{path}.{key}")
+    elif isinstance(expected, (list, tuple)):
+        assert len(found) == len(expected), path
+        for number, (left, right) in enumerate(zip(found, expected, strict=True)):
+            assert_same(left, right, f"{path}[{number}]")
+    elif isinstance(expected, torch.Tensor):
+        assert torch.equal(found, expected), path
+    else:
+        assert found == expected, path
+
+
+def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    """Killed in step 6 of 8, in the second epoch, its last checkpoint behind step 5; workers are ahead."""
+    settings = recipe(tmp_path, checkpoint_every_n_steps=5, data={"workers": 1})
+    with NoisyModule():
+        whole = train({**settings, "name": "whole"})
+    assert wait(start(run_killed, {**settings, "name": "killed"}, 6)) == -9
+    killed = tmp_path / "killed"
+    assert weights(killed)["global_step"] == 5 and len(rows(killed)) == 8  # 6 steps, a validation, an epoch
+    with (killed / "metrics.csv").open("a") as file:
+        file.write("1,,7,2.")  # as if it had been killed while writing
+    with NoisyModule():
+        assert train({**settings, "name": "killed", "resume": True}) == killed
+    assert rows(killed) == rows(whole) and len(rows(whole)) == 12
+    found, expected = weights(killed), weights(whole)
+    assert_same(found["state_dict"], expected["state_dict"])
+    for key in ("optimizer_states", "lr_schedulers", "random_states", "global_step", "epoch", "loops"):
+        assert_same(found[key], expected[key], key)
+    best = [load_model(folder / "best.safetensors").state_dict() for folder in (killed, whole)]
+    assert_same(*best)
+    assert not list(killed.glob("*.part")) and not list(killed.glob("*.kept"))
+
+
+def test_two_processes_are_one(tmp_path: Path) -> None:
+    """First gradients in float64, to rounding; then a whole run with HSGNet."""
+    odd = {"identities": 34, "images_per_camera": 1, "size": [32, 32]}  # 51 test images do not divide
+    gentle = {"optimizer": {"name": "SGD", "lr": 0.001}, "schedule": {"name": "constant"}}
+    settings = recipe(
+        tmp_path,
+        data={"images_per_identity": 3, "dataset_options": odd},
+        model=gentle,
+        trainer={"max_epochs": 1},
+    )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
+    shared |= {"LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0", "TORCHELASTIC_RUN_ID": "test"}
+    processes = [
+        start(run_shared, settings | {"name": "two"}, str(tmp_path / "gradients"), shared | ranks)
+        for ranks in ({"RANK": rank, "LOCAL_RANK": rank} for rank in "01")
+    ]
+    alone = gradients(0, 1)
+    one = train({**settings, "name": "one"})
+    assert [wait(process) for process in processes] == [0, 0]
+
+    for rank in range(2):
+        found = torch.load(tmp_path / f"gradients.{rank}", weights_only=True)
+        assert found.keys() == alone.keys()
+        for name, value in alone.items():
+            torch.testing.assert_close(found[name], value, rtol=1e-9, atol=1e-12, msg=lambda m, n=name: n + m)
+
+    found_rows, expected_rows = rows(tmp_path / "two"), rows(one)
+    assert len(found_rows) == len(expected_rows) > 5
+    for left, right in zip(found_rows, expected_rows, strict=True):
+        for key, value in right.items():
+            assert (value == "") == (left[key] == "")
+            if value:
+                assert float(left[key]) == pytest.approx(float(value), rel=1e-4), key
+    models = [load_model(folder / "best.safetensors").state_dict() for folder in (tmp_path / "two", one)]
+    for name, value in models[1].items():
+        torch.testing.assert_close(models[0][name], value, rtol=1e-4, atol=1e-5, msg=lambda m, n=name: n + m)
