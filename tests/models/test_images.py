@@ -6,9 +6,10 @@ import io
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from reid_models.data import ImageDataset, ImageRecord, check_images, decode_image
 
@@ -37,6 +38,42 @@ def test_images_of_every_kind_are_rgb_bytes() -> None:
         image = decode_image(ImageRecord("image", 0, 0, content))
         assert image.dtype == torch.uint8 and image.shape == shape
         assert pixel is None or tuple(image[:, 0, 0].tolist()) == pixel
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 5), (64, 128), (127, 63)])
+def test_jpeg_pixels_are_pillows(size: tuple[int, int]) -> None:
+    random = np.random.default_rng(0)
+    coarse = Image.fromarray(random.integers(0, 256, (9, 9, 3), dtype=np.uint8))
+    image = coarse.resize(size, Image.Resampling.BICUBIC)
+    contents = [
+        encoded(image, "JPEG", quality=quality, subsampling=subsampling, progressive=progressive)
+        for quality in (30, 90, 100)
+        for subsampling in (0, 1, 2)
+        for progressive in (False, True)
+    ]
+    contents += [encoded(image.convert("L"), "JPEG"), encoded(image, "JPEG") + bytes(100)]
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        contents.append(encoded(image, "JPEG", exif=exif))
+    for content in contents:
+        upright = ImageOps.exif_transpose(Image.open(io.BytesIO(content))).convert("RGB")
+        expected = torch.from_numpy(np.array(upright)).permute(2, 0, 1)
+        assert torch.equal(decode_image(ImageRecord("image", 0, 0, content)), expected)
+    cmyk = encoded(image.convert("CMYK"), "JPEG")
+    found = decode_image(ImageRecord("image", 0, 0, cmyk)).int()
+    difference = found - torch.from_numpy(np.array(Image.open(io.BytesIO(cmyk)).convert("RGB"))).permute(
+        2, 0, 1
+    )
+    assert difference.abs().max() <= 1
+
+
+def test_a_jpeg_that_is_cut_off_is_damaged() -> None:
+    random = np.random.default_rng(0)
+    content = encoded(Image.fromarray(random.integers(0, 256, (64, 64, 3), dtype=np.uint8)), "JPEG")
+    for length in (3, 50, 400, len(content) // 2, len(content) - 1):
+        with pytest.raises(ValueError, match=r"image is damaged or not an image"):
+            decode_image(ImageRecord("image", 0, 0, content[:length]))
 
 
 def test_image_dataset(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import pytest
@@ -177,6 +178,15 @@ def test_evaluation_batches_are_in_order(workers: int) -> None:
     assert torch.cat([batch.camera for batch in found]).tolist() == [r.camera for r in records]
     expected = torch.stack([sample.image for sample in ImageDataset(records, size=SIZE)])
     assert torch.equal(torch.cat([batch.image for batch in found]), expected)
+
+
+def test_loaders_reach_workers_that_are_started_afresh(images: ImageDataset) -> None:
+    sampler = IdentitySampler(images.identities, identities_per_batch=2, images_per_identity=2)
+    loader = make_train_loader(images, sampler, affine=AFFINE)
+    places = [Place(1, 0, 4), Place(3, 0, 5)]
+    expected = loader.dataset.__getitems__(places)
+    assert same(pickle.loads(pickle.dumps(loader.dataset)).__getitems__(places), expected)
+    assert pickle.loads(pickle.dumps(loader.collate_fn))(expected) is expected
 
 
 def test_bad_loaders(images: ImageDataset) -> None:

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import torch
 from PIL import Image, ImageOps
@@ -16,6 +17,9 @@ from torch.utils.data import Dataset, default_collate
 from torchvision.transforms.v2 import functional
 
 from .records import ImageRecord
+
+JPEG_START, JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
+TRAILING = 64  # bytes at the end of a file in which a JPEG's end is looked for
 
 
 class Sample(NamedTuple):
@@ -94,7 +98,7 @@ def stack_samples(samples: Sequence[Sample]) -> Sample:
 def decode_image(record: ImageRecord) -> Tensor:
     """An image record's pixels: uint8 (3, H, W), RGB, turned upright by EXIF; in memory (H, W, 3).
 
-    That order is Pillow's own, and PyTorch resizes it three times as fast as (3, H, W).
+    That order is the decoders' own, and PyTorch resizes it three times as fast as (3, H, W).
 
     Raises:
         FileNotFoundError: no such file.
@@ -106,16 +110,38 @@ def decode_image(record: ImageRecord) -> Tensor:
         raise FileNotFoundError(f"decode_image: {record.path} does not exist") from None
     if not content:
         raise ValueError(f"decode_image: {record.path} is an empty file")
+    pixels = _decode_jpeg(content) if content.startswith(JPEG_START) else None
+    if pixels is None:
+        pixels = _decode_any(content, record)
+    return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def _decode_jpeg(content: bytes) -> np.ndarray | None:
+    """The pixels (H, W, 3) of a JPEG file by OpenCV, which has the same ones as Pillow in 2/3 of the time.
+
+    None where Pillow is to judge: a file that seems to be cut off, of which some decoders give what is left,
+    or one that is refused.
+    """
+    if JPEG_END not in content[-TRAILING:]:
+        return None
+    try:
+        pixels: np.ndarray | None = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB)
+    except cv2.error:
+        return None
+    return pixels
+
+
+def _decode_any(content: bytes, record: ImageRecord) -> np.ndarray:
+    """The pixels (H, W, 3) of any file that Pillow can decode."""
     try:
         with Image.open(io.BytesIO(content)) as opened:
             image: Image.Image = opened
             ImageOps.exif_transpose(image, in_place=True)
             if image.mode.startswith("I;16"):  # 16 bits, which Pillow would cut off at 255
                 image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-            pixels = np.array(image if image.mode == "RGB" else image.convert("RGB"))
+            return np.array(image if image.mode == "RGB" else image.convert("RGB"))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"decode_image: {record.path} is damaged or not an image ({error})") from error
-    return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
 def check_images(records: Iterable[ImageRecord], *, workers: int = 4) -> None:
