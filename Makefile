@@ -20,8 +20,8 @@ CPP_SOURCES = $(shell find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.c
 MAKEFLAGS += --no-print-directory
 
 demo: build
-	$(RUN) -m examples.part_correlation_demo
-	$(RUN) -m benchmarks part_correlation --quick --threads all
+	PYTHONPATH=models $(RUN) -m examples.main_job
+	$(RUN) -m benchmarks --quick --no-compile --threads all
 
 bench: build
 	$(RUN) -m benchmarks
