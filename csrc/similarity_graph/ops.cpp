@@ -129,11 +129,14 @@ struct Implementation : GraphOperators<Device> {
 
   // -------------------------------- evaluation: all of the forward pass, statistics given
 
-  static Tensor similarity_graph_evaluate(
-      const Tensor& features, const OptionalTensor& theta, const OptionalTensor& delta, const Tensor& weight,
-      const Tensor& bias, const Tensor& batch_mean, const Tensor& inverse, Integers rows, Integers columns,
-      Integers scales, std::int64_t pooling, std::int64_t radius_squared, std::int64_t channel_radius_squared,
-      bool include_self, std::int64_t edges, double residual, double factor, double negative_slope) {
+  static Tensor similarity_graph_evaluate(const Tensor& features, const OptionalTensor& theta,
+                                          const OptionalTensor& delta, const Tensor& weight,
+                                          const Tensor& bias, const Tensor& batch_mean, const Tensor& inverse,
+                                          Integers rows, Integers columns, Integers scales,
+                                          std::int64_t pooling, std::int64_t radius_squared,
+                                          std::int64_t channel_radius_squared, bool include_self,
+                                          std::int64_t edges, std::int64_t channel_edges, double residual,
+                                          double factor, double negative_slope) {
     const Tensor x = dense(features);
     const ScalarType type = precise_type(x);
     Squeeze squeeze = {};
@@ -180,7 +183,7 @@ struct Implementation : GraphOperators<Device> {
       graph.batch = images * maps;
       graph.height = 1;
       graph.width = static_cast<int>(channels);
-      graph.neighborhood = neighborhood_of(channel_radius_squared, include_self, edges);
+      graph.neighborhood = neighborhood_of(channel_radius_squared, include_self, channel_edges);
       graph.is_double = is_double(x);
       graph.values = means.const_data_ptr();
       graph.theta_rows = maps;

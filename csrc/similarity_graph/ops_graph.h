@@ -81,7 +81,7 @@ struct GraphOperators {
     check_precise(first, "squeezed");
     STD_TORCH_CHECK(!scales.empty() && scales.size() <= kMaxScales, kOp,
                     ": there must be 1 to 8 scales, got ", scales.size());
-    STD_TORCH_CHECK(pooling >= 0 && pooling <= 3, kOp, ": pooling must be in [0, 3], got ", pooling);
+    STD_TORCH_CHECK(pooling >= 0 && pooling <= 5, kOp, ": pooling must be in [0, 5], got ", pooling);
     Nodes call = {};
     call.geometry = geometry_of(first.size(0), 1, first.size(-2), first.size(-1), rows, columns);
     call.neighborhood = neighborhood_of(radius_squared, include_self, edges);
