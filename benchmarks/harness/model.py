@@ -103,7 +103,7 @@ class Benchmark:
     always compared with ours over the whole batch. ``gradient_mask`` is 1 where the output's gradient is well
     defined and 0 where rounding decides, such as a tie in a maximum. ``readme_cases`` names the rows of the
     README's table by device, ``readme_modes`` the modes. ``compiles`` tells on which rows ``torch.compile``
-    is timed too, for operators whose formulations take a minute to compile; ``compile_options`` are Inductor's.
+    is timed too, where compiling takes a minute; ``compile_options`` are Inductor's.
     """
 
     name: str

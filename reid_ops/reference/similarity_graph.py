@@ -5,7 +5,6 @@ Equation numbers are the paper's. Everything works on any device and is differen
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -220,7 +219,8 @@ def hsgm(
     precise = torch.float64 if x.dtype == torch.float64 else torch.float32
     options: dict[str, Any] = {"include_self": include_self, "form": form}
     height, width = x.shape[-2:]
-    results: list[list[Tensor]] = []
+    result: Tensor | float = 0.0
+    levels: list[list[Tensor]] = []
     index = 0
     for level, (rows, columns) in enumerate(divisions):
         outputs = []
@@ -260,32 +260,30 @@ def hsgm(
             output = F.leaky_relu(normalized, negative_slope)  # Eq. 10
             outputs.append(output + part if residual else output)  # Eq. 11
             index += 1
-        results.append(outputs)
-    result = {"stitch": _stitched, "interp": _interpolated}[upsample](results, divisions)
+        if upsample == "interp":
+            levels.append(outputs)
+            continue
+        # A level's maps are stitched to the whole extent again and added to the level above.
+        stitched = [torch.cat(outputs[row : row + columns], 3) for row in range(0, rows * columns, columns)]
+        result = result + torch.cat(stitched, 2)
+    if upsample == "interp":
+        result = _interpolated(levels, divisions)
+    assert isinstance(result, Tensor)
     if aggregate_scale != 1.0:
         result = result * aggregate_scale
     return result.to(x.dtype)
 
 
-def _stitched(results: Sequence[list[Tensor]], divisions: Sequence[tuple[int, int]]) -> Tensor:
-    """The sum of all levels, each level's maps stitched to the whole extent."""
-    levels = []
-    for maps, (rows, columns) in zip(results, divisions, strict=True):
-        stripes = [torch.cat(maps[row : row + columns], 3) for row in range(0, rows * columns, columns)]
-        levels.append(torch.cat(stripes, 2))
-    return functools.reduce(torch.add, levels)
-
-
-def _interpolated(results: Sequence[list[Tensor]], divisions: Sequence[tuple[int, int]]) -> Tensor:
+def _interpolated(levels: Sequence[list[Tensor]], divisions: Sequence[tuple[int, int]]) -> Tensor:
     """From the last level up, each map is brought to its parent's size and added to it."""
-    for level in reversed(range(1, len(results))):
+    for level in reversed(range(1, len(levels))):
         (parent_rows, parent_columns), (rows, columns) = divisions[level - 1], divisions[level]
-        for index, child in enumerate(results[level]):
+        for index, child in enumerate(levels[level]):
             row, column = index // columns, index % columns
             above = row * parent_rows // rows * parent_columns + column * parent_columns // columns
-            parent = results[level - 1][above]
-            results[level - 1][above] = parent + F.interpolate(child, parent.shape[2:], mode="bilinear")
-    return results[0][0]
+            parent = levels[level - 1][above]
+            levels[level - 1][above] = parent + F.interpolate(child, parent.shape[2:], mode="bilinear")
+    return levels[0][0]
 
 
 def _batch_norm(
