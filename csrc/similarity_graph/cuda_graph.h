@@ -165,8 +165,6 @@ __device__ __forceinline__ void for_each_pixel(const MapPlace& place, int width,
   }
 }
 
-// All maps, scales and both reductions in one launch. Threads hand each other the pooled nodes through
-// global memory, which a barrier makes visible within the block.
 // AP_k at one pixel of a map whose rows lie `width` apart.
 template <typename T>
 __device__ __forceinline__ T pooled_at(const T* squeezed, int width, const Taps& down, const Taps& across) {
@@ -189,6 +187,8 @@ __device__ __forceinline__ T pooled_at(const T* squeezed, int width, const Taps&
   return value;
 }
 
+// All maps, scales and both reductions in one launch. Threads hand each other the pooled nodes through
+// global memory, which a barrier makes visible within the block.
 template <typename T>
 __global__ void __launch_bounds__(kThreads, 1) nodes_kernel(Nodes call) {
   const Geometry& geometry = call.geometry;

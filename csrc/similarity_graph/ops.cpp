@@ -148,6 +148,29 @@ struct Implementation : GraphOperators<Device> {
     Tensor y = like_features(x);
     if (x.numel() == 0) return y;
 
+    EvaluateAtOnce all = {};
+    all.excite.features = squeeze.features;
+    all.excite.residual = residual;
+    all.excite.factor = factor;
+    all.excite.negative_slope = negative_slope;
+    all.excite.x = x.const_data_ptr();
+    all.excite.y = y.mutable_data_ptr();
+    all.spatial = neighborhood_of(radius_squared, include_self, edges);
+    all.channel = neighborhood_of(channel_radius_squared, include_self, channel_edges);
+    check_pooling(pooling, scales);
+    all.pooling = static_cast<Pooling>(pooling);
+    all.scales = static_cast<int>(scales.size());
+    for (int k = 0; k < all.scales; ++k) all.scale[k] = static_cast<int>(scales[k]);
+    const Integers table = {maps, channels};
+    if (theta.has_value()) all.theta = checked(*theta, "theta", x, {levels, all.scales, height, width}, type);
+    if (delta.has_value()) all.delta = checked(*delta, "delta", x, table, type);
+    all.weight = checked(weight, "weight", x, table, type);
+    all.bias = checked(bias, "bias", x, table, type);
+    all.batch_mean =
+        static_cast<const double*>(checked(batch_mean, "batch_mean", x, table, ScalarType::Double));
+    all.inverse = static_cast<const double*>(checked(inverse, "inverse", x, table, ScalarType::Double));
+    if (Device::run_at_once(all, x)) return y;
+
     const Tensor partial = empty(x, {images, squeeze.features.chunks(), height, width}, type);
     const Tensor region_sums = empty(x, {images, geometry.regions(), channels}, type);
     const Tensor squeezed = empty(x, {images, height, width}, type), means = empty(x, by_map, type);
@@ -211,6 +234,8 @@ struct Implementation : GraphOperators<Device> {
 struct Cpu {
   static constexpr bool needs_workspace = false;
 
+  static bool run_at_once(const EvaluateAtOnce&, const Tensor&) { return false; }
+
   // Image after image, so that its features are still in the cache when they are read again.
   template <typename... Calls>
   static void run_by_image(const Tensor&, std::int64_t images, const Calls*... calls) {
@@ -266,6 +291,13 @@ struct Cpu {
 #if defined(REID_OPS_WITH_CUDA) || defined(REID_OPS_EMULATION)
 struct Cuda {
   static constexpr bool needs_workspace = true;
+
+  static bool run_at_once(EvaluateAtOnce& call, const Tensor& tensor) {
+    bool taken = false;
+    call.taken = &taken;
+    run(call, tensor);
+    return taken;
+  }
 
   template <typename... Calls>
   static void run_by_image(const Tensor& tensor, std::int64_t, const Calls*... calls) {
