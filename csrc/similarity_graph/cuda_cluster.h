@@ -17,9 +17,10 @@ namespace {
 
 constexpr int kClusterThreads = 512;
 constexpr int kClusterWarps = kClusterThreads / kWarp;
-// Blocks whose registers a multiprocessor must hold: 64 a thread let two run side by side.
-template <typename T>
-constexpr int kResidentBlocks = sizeof(T) == 4 ? 2 : 1;
+// Blocks whose registers a multiprocessor must hold: 64 a thread let two run side by side. Any number of
+// levels (0) needs a few more, double more still.
+template <typename T, int kLevels>
+constexpr int kResidentBlocks = sizeof(T) == 4 && kLevels > 0 ? 2 : 1;
 
 // A block's shared memory; from any base, how much of it there must be.
 template <typename S, typename T>
@@ -338,7 +339,7 @@ struct ClusterBlock {
 };
 
 template <typename S, typename T, bool kLast, int kLevels>
-__global__ void __launch_bounds__(kClusterThreads, kResidentBlocks<T>)
+__global__ void __launch_bounds__(kClusterThreads, kResidentBlocks<T, kLevels>)
     evaluate_cluster_kernel(EvaluateAtOnce call, int share) {
   REID_OPS_DYNAMIC_SHARED(unsigned char, shared);
   const ClusterBlock<S, T, kLast> block(call, shared, share);
