@@ -10,7 +10,8 @@ Every row is one case (sizes), one mode (what is computed) and one number of thr
 * **own bwd**: a PyTorch formulation whose backward pass is written by hand as an ``autograd.Function``; kept
   apart because nobody gets it without deriving the gradient. Only in modes with a backward pass.
 * **compiled**: the two quickest eager formulations of that row under ``torch.compile`` (compile time left
-  out), the quicker of them.
+  out), the quicker of them. Where compilation takes minutes, an operator's module names fewer rows and
+  formulations.
 * **GFLOP/s**: two operations per filter tap, taps in the padding counted too (the papers' convention),
   divided by our median. **of matmul** compares it with the measured rate of a large matrix product of the
   same dtype and threads. It may exceed 100 %: taps in the padding need not be computed, and a library's

@@ -96,8 +96,8 @@ STABLE_TORCH_LIBRARY(REID_OPS_LIBRARY, library) {
   library.def(
       "similarity_graph_evaluate(Tensor features, Tensor? theta, Tensor? delta, Tensor weight, Tensor bias,"
       " Tensor batch_mean, Tensor inverse, int[] rows, int[] columns, int[] scales, int pooling,"
-      " int radius_squared, int channel_radius_squared, bool include_self, int edges, float residual,"
-      " float factor, float negative_slope) -> Tensor");
+      " int radius_squared, int channel_radius_squared, bool include_self, int edges, int channel_edges,"
+      " float residual, float factor, float negative_slope) -> Tensor");
   // k-reciprocal re-ranking: stages over N items with K neighbours each (csrc/k_reciprocal/kernels.h).
   // Merges a block of distances, or of products and squared norms, into the K nearest found so far.
   library.def(

@@ -11,6 +11,7 @@ printed and go into an HTML report that needs no other file.
 from __future__ import annotations
 
 import argparse
+import logging
 import shutil
 import time
 from collections import defaultdict
@@ -21,7 +22,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from reid_models.report import describe_machine, picture_sections, read_runs, report_runs
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
@@ -35,6 +35,7 @@ from reid_models.engine.features import extract_features
 from reid_models.engine.train import train
 from reid_models.engine.trained import Trained, load_trained
 from reid_models.recipes import load_recipe
+from reid_models.report import describe_machine, picture_sections, read_runs, report_runs
 
 RECIPES = {"baseline": "omniglot_baseline", "HSGNet": "omniglot_hsgnet"}
 MEASURES = {"rank1": "rank-1", "rank5": "rank-5", "rank10": "rank-10", "mAP": "mAP", "mINP": "mINP"}
@@ -95,7 +96,9 @@ def retrieve(
 def train_recipe(method: str, runs: Path, epochs: int | None, stages: Stages) -> Trained:
     """A network trained by its recipe, with all that a run folder has."""
     recipe = load_recipe(RECIPES[method])
-    overrides = [] if epochs is None else ["--trainer.max_epochs", str(epochs)]
+    overrides = ["--trainer.enable_model_summary", "false"]
+    if epochs is not None:
+        overrides += ["--trainer.max_epochs", str(epochs)]
     with stages.timed(method, "training"):
         folder = train({**recipe.config, "name": method, "runs": str(runs)}, overrides)
     return load_trained(folder)
@@ -140,6 +143,7 @@ def main() -> None:
     runs: Path = options.output / "runs"
     shutil.rmtree(runs, ignore_errors=True)  # of the demo before this one
 
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # not which devices there are not
     dataset = read_dataset("omniglot")
     trained = {method: train_recipe(method, runs, options.epochs, stages) for method in RECIPES}
     model = trained["HSGNet"].model

@@ -8,58 +8,15 @@ between are tables of images, maps and channels (their sizes: docs/hsgm.md), not
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from . import _dispatch
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Everything about the module that is not a tensor."""
-
-    rows: tuple[int, ...]  # rows of maps in each level
-    columns: tuple[int, ...]
-    scales: tuple[int, ...]
-    pooling: int
-    radius_squared: int  # of the spatial graphs
-    channel_radius_squared: int
-    include_self: bool
-    edges: int
-    residual: float  # what x is multiplied by
-    factor: float  # what every level's output is multiplied by
-    negative_slope: float
-    eps: float
-
-    @property
-    def spatial_graph(self) -> tuple[Any, ...]:
-        return (
-            list(self.rows), list(self.columns), list(self.scales), self.pooling,
-            self.radius_squared, self.include_self, self.edges,
-        )  # fmt: skip
-
-    @property
-    def channel_graph(self) -> tuple[Any, ...]:
-        return (self.channel_radius_squared, self.include_self, self.edges)
-
-    @property
-    def maps(self) -> tuple[list[int], list[int]]:
-        return list(self.rows), list(self.columns)
-
-
-def map_sizes(plan: Plan, height: int, width: int) -> list[int]:
-    """Pixels of every map."""
-    return [
-        (height * (r + 1) // rows - height * r // rows) * (width * (c + 1) // columns - width * c // columns)
-        for rows, columns in zip(plan.rows, plan.columns, strict=True)
-        for r in range(rows)
-        for c in range(columns)
-    ]
+from . import _dispatch, _hsgm_interpolated
+from ._hsgm_plan import Plan, map_sizes
 
 
 def pixels_of_maps(plan: Plan, like: Tensor, height: int, width: int) -> Tensor:
@@ -115,7 +72,7 @@ def evaluate(
     inverse = (variance.double() + plan.eps).rsqrt()
     y: Tensor = _dispatch.operators().similarity_graph_evaluate(
         x, theta, delta, weight, bias, mean.double(), inverse, *plan.maps, list(plan.scales), plan.pooling,
-        plan.radius_squared, plan.channel_radius_squared, plan.include_self, plan.edges,
+        plan.radius_squared, plan.channel_radius_squared, plan.include_self, plan.edges, plan.channel_edges,
         plan.residual, plan.factor, plan.negative_slope,
     )  # fmt: skip
     return y
@@ -124,6 +81,32 @@ def evaluate(
 def _reshaped(channel_values: Tensor) -> Tensor:
     """(..., C) as chains: grids of one row."""
     return channel_values.reshape(-1, 1, channel_values.shape[-1])
+
+
+def _excite(x: Tensor, centred: Tensor, scale: Tensor, shift: Tensor, plan: Plan) -> Tensor:
+    """Eqs. 9-11: one read, one write."""
+    y: Tensor = _dispatch.operators().similarity_graph_excite(
+        x, centred, scale, shift, *plan.maps, plan.residual, plan.factor, plan.negative_slope
+    )
+    return y
+
+
+def _backward(
+    grad_y: Tensor, centred: Tensor, scale: Tensor, shift: Tensor, plan: Plan
+) -> tuple[tuple[Tensor, Tensor, Tensor], Callable[[Tensor | None, Tensor | None], Tensor]]:
+    """The sums over ``grad_y``, one read; and what makes ``grad_x`` of it later, one read and one write."""
+    ops = _dispatch.operators()
+    sums = ops.similarity_graph_sums(
+        grad_y, centred, scale, shift, *plan.maps, plan.factor, plan.negative_slope
+    )
+
+    def input_gradient(grad_squeezed: Tensor | None, grad_means: Tensor | None) -> Tensor:
+        grad_x: Tensor = ops.similarity_graph_input(
+            grad_y, grad_squeezed, grad_means, *plan.maps, plan.residual
+        )
+        return grad_x
+
+    return sums, input_gradient
 
 
 class _Fused(torch.autograd.Function):
@@ -174,9 +157,8 @@ class _Fused(torch.autograd.Function):
         counts = count * pixels_of_maps(plan, count, height, width)
         inverse = (batch_variance + plan.eps).rsqrt()
         scale, shift = ops.similarity_graph_affine(channel, mean, weight, bias, batch_mean, inverse, *size)
-        y = ops.similarity_graph_excite(
-            x, centred, scale, shift, *plan.maps, plan.residual, plan.factor, plan.negative_slope
-        )  # Eqs. 9-11
+        excite = _hsgm_interpolated.excite if plan.interpolated else _excite
+        y = excite(x, centred, scale, shift, plan)  # Eqs. 9-11
 
         ctx.save_for_backward(
             theta, delta, weight, means, centred, mean, spread, pooled, aggregate, channel, channel_aggregate,
@@ -199,9 +181,8 @@ class _Fused(torch.autograd.Function):
         ) = ctx.saved_tensors  # fmt: skip
         height, width = grad_y.shape[2:]
         size = (height, width, *plan.maps)
-        sums, total, moment = ops.similarity_graph_sums(
-            grad_y, centred, scale, shift, *plan.maps, plan.factor, plan.negative_slope
-        )
+        passes = _hsgm_interpolated.backward if plan.interpolated else _backward
+        (sums, total, moment), input_gradient = passes(grad_y, centred, scale, shift, plan)
         normalized = (channel, mean, weight, batch_mean, inverse)
         grad_weight, grad_bias = ops.similarity_graph_affine_sums(total, moment, *normalized, *size)
 
@@ -226,7 +207,7 @@ class _Fused(torch.autograd.Function):
             ).view(grad_channel.shape)
         grad_x = None
         if ctx.needs_input_grad[0]:
-            grad_x = ops.similarity_graph_input(grad_y, grad_squeezed, grad_means, *plan.maps, plan.residual)
+            grad_x = input_gradient(grad_squeezed, grad_means)
         return (
             grad_x, grad_theta, grad_delta, grad_weight.to(weight.dtype), grad_bias.to(weight.dtype),
             None, None, None, None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
@@ -11,24 +10,19 @@ import torch
 from torch import Tensor, nn
 
 from . import _checks, reference
-from ._hsgm_fused import Plan, evaluate, fused, map_sizes
+from ._hsgm_features import features_of
+from ._hsgm_fused import evaluate, fused
+from ._hsgm_plan import MAX_SCALES, OP, POOLINGS, Plan, check_choice, divisions_of, map_sizes
 from .similarity_graph import EDGES, MAX_REACH, check_edges, squared_radius
 
 __all__ = ["HSGM"]
 
-MAX_LEVELS = 6  # csrc/similarity_graph/geometry.h
-MAX_SCALES = 8
-MAX_PARTS = 32
-MAX_CUTS = 64
-POOLINGS = {"same": 0, "same_padded": 1, "stride": 2, "valid": 3}
-
-_OP = "HSGM"
 _LARGEST = torch.finfo(torch.float32).max
 # What the parameters' shapes and the plan were made of. (impl, momentum and sync_batchnorm may change.)
 _FIXED = (
     "channels", "height", "width", "levels", "divisions", "scales", "neighborhood", "channel_window", "edges",
     "split", "residual", "spatial", "channel", "aggregate_scale", "negative_slope", "share_parameters",
-    "include_self", "pooling", "eps",
+    "include_self", "pooling", "ablate", "upsample", "init", "zero_init_residual", "eps",
 )  # fmt: skip
 
 
@@ -63,6 +57,8 @@ class HSGM(nn.Module):
         residual: False drops ``x`` from the output (ablation).
         spatial, channel: False drops the spatial (channel) graph; its vector is then all ones. With both
             dropped, the product is ``x`` itself: an ordinary batch norm, by PyTorch in either ``impl``.
+        ablate: what dropping a graph means: ``"graph"`` as above; ``"edges"`` keeps its nodes and weights and
+            sets its E to 0.
         aggregate_scale: s above; 1 is the paper's sum, 1/3 keeps the features' magnitude for three levels.
         negative_slope: of the LeakyReLU.
         share_parameters: False: every map has its own delta and batch-norm weight and bias; ``"level"``: a
@@ -73,7 +69,14 @@ class HSGM(nn.Module):
         include_self: whether nodes are their own neighbours.
         pooling: how AP_k keeps the size. ``"same"``: stride 1, means over the pixels inside;
             ``"same_padded"``: means over k*k with zeros outside; ``"stride"``: stride k, repeated;
-            ``"valid"``: the nearest window wholly inside.
+            ``"valid"``: the nearest window wholly inside; ``"stride_bilinear"``, ``"valid_bilinear"``: those
+            means up-sampled bilinearly, pixel centres aligned.
+        upsample: how a level reaches the extent of the level before. ``"stitch"``: maps stay in their places,
+            as in the formula; ``"interp"``: each map, residual included, is interpolated bilinearly to its
+            parent's size and added to it, as are the parents: positions are not preserved. Levels must then
+            be multiples of the level before, the first 1; each costs a pass of its own.
+        init: of Theta and delta: ``"ones"``, or ``"uniform"`` in ±1/sqrt(d), d a graph's number of nodes.
+        zero_init_residual: batch-norm weights start at zero, so that the module starts as x times a number.
         eps, momentum: of the batch norms.
 
     Shape:
@@ -121,51 +124,53 @@ class HSGM(nn.Module):
         impl: str = "fused",
         include_self: bool = False,
         pooling: str = "same",
+        ablate: str = "graph",
+        upsample: str = "stitch",
+        init: str = "ones",
+        zero_init_residual: bool = False,
         eps: float = 1e-5,
         momentum: float = 0.1,
     ) -> None:
         super().__init__()
         for value, name in ((channels, "channels"), (height, "height"), (width, "width")):
-            _checks.check_integer(value, name, 1, 2**15, _OP)
+            _checks.check_integer(value, name, 1, 2**15, OP)
         for flag, name in (
             (residual, "residual"), (spatial, "spatial"), (channel, "channel"),
             (sync_batchnorm, "sync_batchnorm"), (include_self, "include_self"),
+            (zero_init_residual, "zero_init_residual"),
         ):  # fmt: skip
-            _checks.check_flag(flag, name, _OP)
+            _checks.check_flag(flag, name, OP)
         for number, name, least, most in (
             (aggregate_scale, "aggregate_scale", -_LARGEST, _LARGEST),
             (negative_slope, "negative_slope", -_LARGEST, _LARGEST),
             (eps, "eps", 0.0, _LARGEST), (momentum, "momentum", 0.0, 1.0),
         ):  # fmt: skip
-            _checks.check_number(number, name, least, most, _OP)
+            _checks.check_number(number, name, least, most, OP)
         for numbers, name in ((levels, "levels"), (scales, "scales")):
             if isinstance(numbers, str) or not isinstance(numbers, Sequence):
-                raise TypeError(f"{_OP}: {name} must be a sequence of ints, got {type(numbers).__name__}")
-        _checks.check_integer(channel_window, "channel_window", 1, MAX_REACH, _OP)
+                raise TypeError(f"{OP}: {name} must be a sequence of ints, got {type(numbers).__name__}")
+        _checks.check_integer(channel_window, "channel_window", 1, MAX_REACH, OP)
         if isinstance(neighborhood, list):
             neighborhood = tuple(neighborhood)
         self.channels, self.height, self.width = channels, height, width
         self.levels, self.scales = tuple(levels), tuple(scales)
-        self.divisions = _divisions(self.levels, split, height, width)
+        self.divisions = divisions_of(self.levels, split, upsample, height, width)
         if not 1 <= len(self.scales) <= MAX_SCALES:
-            raise ValueError(
-                f"{_OP}: scales must hold 1 to {MAX_SCALES} window sizes, got {len(self.scales)}"
-            )
+            raise ValueError(f"{OP}: scales must hold 1 to {MAX_SCALES} window sizes, got {len(self.scales)}")
         for scale in self.scales:
-            _checks.check_integer(scale, "scales", 1, 2**15, _OP)
-        check_edges(edges, _OP)
-        _check_choice(pooling, "pooling", tuple(POOLINGS))
-        _check_choice(impl, "impl", ("fused", "reference"))
+            _checks.check_integer(scale, "scales", 1, 2**15, OP)
+        check_edges(edges, OP)
+        check_choice(pooling, "pooling", tuple(POOLINGS))
+        check_choice(impl, "impl", ("fused", "reference"))
+        check_choice(ablate, "ablate", ("graph", "edges"))
+        check_choice(init, "init", ("ones", "uniform"))
         if not (isinstance(share_parameters, bool) or share_parameters == "level"):
             raise ValueError(
-                f'{_OP}: share_parameters must be False, True or "level", got {share_parameters!r}'
+                f'{OP}: share_parameters must be False, True or "level", got {share_parameters!r}'
             )
-        self.neighborhood, self.channel_window, self.edges, self.split = (
-            neighborhood,
-            channel_window,
-            edges,
-            split,
-        )
+        self.neighborhood, self.channel_window = neighborhood, channel_window
+        self.edges, self.split, self.upsample = edges, split, upsample
+        self.ablate, self.init, self.zero_init_residual = ablate, init, zero_init_residual
         self.residual, self.spatial, self.channel = residual, spatial, channel
         self.aggregate_scale, self.negative_slope = float(aggregate_scale), float(negative_slope)
         self.share_parameters, self.sync_batchnorm, self.impl = share_parameters, sync_batchnorm, impl
@@ -176,10 +181,12 @@ class HSGM(nn.Module):
             columns=tuple(columns for _, columns in self.divisions),
             scales=self.scales,
             pooling=POOLINGS[pooling],
-            radius_squared=squared_radius(neighborhood, True, _OP),
-            channel_radius_squared=squared_radius(channel_window, False, _OP),
+            radius_squared=squared_radius(neighborhood, True, OP),
+            channel_radius_squared=squared_radius(channel_window, False, OP),
             include_self=self.include_self,
-            edges=EDGES[edges],
+            edges=EDGES[self._edges_of(spatial)],
+            channel_edges=EDGES[self._edges_of(channel)],
+            interpolated=upsample == "interp",
             residual=self.aggregate_scale * len(self.levels) if residual else 0.0,
             factor=self.aggregate_scale,
             negative_slope=self.negative_slope,
@@ -189,11 +196,11 @@ class HSGM(nn.Module):
         self._smallest_map = min(sizes)
         maps = len(sizes)
         sets = {False: maps, True: 1, "level": len(self.levels)}[share_parameters]
-        if self.spatial:
+        if self.spatial or ablate == "edges":
             self.theta = nn.Parameter(torch.empty(len(self.levels), len(self.scales), height, width))
         else:
             self.register_parameter("theta", None)
-        if self.channel:
+        if self.channel or ablate == "edges":
             self.delta = nn.Parameter(torch.empty(sets, channels))
         else:
             self.register_parameter("delta", None)
@@ -209,14 +216,27 @@ class HSGM(nn.Module):
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in _FIXED and name in self.__dict__:
-            raise AttributeError(f"{_OP}: {name} is fixed when the module is made; make another module")
+            raise AttributeError(f"{OP}: {name} is fixed when the module is made; make another module")
         super().__setattr__(name, value)
 
+    def _edges_of(self, kept: bool) -> str:
+        """The reading of Eq. 3 of a graph that is kept, or whose edges alone are dropped."""
+        return self.edges if kept or self.ablate == "graph" else "none"
+
     def reset_parameters(self) -> None:
-        """Theta, delta and weight one, bias zero, running statistics as new."""
-        for parameter in (self.theta, self.delta, self.weight):
+        """Theta and delta as ``init`` says, weight one (or zero), bias zero, running statistics as new."""
+        for parameter in (self.theta, self.delta):
             if parameter is not None:
                 nn.init.ones_(parameter)
+        if self.init == "uniform":
+            if self.delta is not None:
+                nn.init.uniform_(self.delta, -(self.channels**-0.5), self.channels**-0.5)
+            if self.theta is not None:
+                for level, (rows, columns) in zip(self.theta.detach(), self.divisions, strict=True):
+                    for top, bottom, left, right in reference.divide(self.height, self.width, rows, columns):
+                        bound = ((bottom - top) * (right - left)) ** -0.5
+                        nn.init.uniform_(level[:, top:bottom, left:right], -bound, bound)
+        nn.init.constant_(self.weight, 0.0 if self.zero_init_residual else 1.0)
         nn.init.zeros_(self.bias)
         self.running_mean.zero_()
         self.running_var.fill_(1)
@@ -227,12 +247,12 @@ class HSGM(nn.Module):
         self._check_input(x)
         group = _default_group() if self.sync_batchnorm and self.training else None
         if self.training and group is None and x.shape[0] * self._smallest_map == 1:
-            raise ValueError(f"{_OP}: training needs more than one value per channel and map, got one")
+            raise ValueError(f"{OP}: training needs more than one value per channel and map, got one")
         if self.training:
             self.num_batches_tracked.add_(1)
         delta, weight, bias = (self._for_all_maps(p) for p in (self.delta, self.weight, self.bias))
         assert weight is not None and bias is not None
-        if self.impl == "reference" or not (self.spatial or self.channel):
+        if self.impl == "reference" or (self.theta is None and self.delta is None):
             return self._reference(x, delta, weight, bias, group)
         precise = torch.float64 if x.dtype == torch.float64 else torch.float32
         theta, delta, weight, bias = (
@@ -240,7 +260,7 @@ class HSGM(nn.Module):
         )
         assert weight is not None and bias is not None
         inputs = (x, theta, delta, weight, bias)
-        if not self.training and not (
+        if not (self.training or self._plan.interpolated) and not (
             torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs)
         ):
             return evaluate(x, theta, delta, weight, bias, self.running_mean, self.running_var, self._plan)
@@ -263,10 +283,11 @@ class HSGM(nn.Module):
             y = reference.hsgm(
                 x, theta, delta, weight, bias, running_mean, running_var,
                 divisions=self.divisions, scales=self.scales, neighborhood=self.neighborhood,
-                channel_window=self.channel_window, include_self=self.include_self, edges=self.edges,
-                pooling=self.pooling, residual=self.residual, aggregate_scale=self.aggregate_scale,
-                negative_slope=self.negative_slope, training=self.training, momentum=self.momentum,
-                eps=self.eps, group=group,
+                channel_window=self.channel_window, include_self=self.include_self,
+                edges=self._edges_of(self.spatial), channel_edges=self._edges_of(self.channel),
+                pooling=self.pooling, upsample=self.upsample, residual=self.residual,
+                aggregate_scale=self.aggregate_scale, negative_slope=self.negative_slope,
+                training=self.training, momentum=self.momentum, eps=self.eps, group=group,
             )  # fmt: skip
         if running_mean is not self.running_mean:  # features more precise than the buffers, or less
             self.running_mean.copy_(running_mean)
@@ -294,14 +315,14 @@ class HSGM(nn.Module):
         )
 
     def _check_input(self, x: Tensor) -> None:
-        _checks.check_features(x, "x", ("N", "C", "H", "W"), _OP)
+        _checks.check_features(x, "x", ("N", "C", "H", "W"), OP)
         expected = (self.channels, self.height, self.width)
         if tuple(x.shape[1:]) != expected:
             shape = ", ".join(map(str, ("N", *expected)))
-            raise ValueError(f"{_OP}: x must have shape ({shape}), got {tuple(x.shape)}")
+            raise ValueError(f"{OP}: x must have shape ({shape}), got {tuple(x.shape)}")
         if x.device != self.weight.device:
             raise ValueError(
-                f"{_OP}: x must be on the device of the parameters ({self.weight.device}), got {x.device}"
+                f"{OP}: x must be on the device of the parameters ({self.weight.device}), got {x.device}"
             )
 
     def extra_repr(self) -> str:
@@ -309,7 +330,7 @@ class HSGM(nn.Module):
             f"{self.channels}, {self.height}, {self.width}, levels={self.levels}, scales={self.scales}, "
             f"neighborhood={self.neighborhood!r}, channel_window={self.channel_window}, "
             f"edges={self.edges!r}, split={self.split!r}, residual={self.residual}, spatial={self.spatial}, "
-            f"channel={self.channel}, impl={self.impl!r}"
+            f"channel={self.channel}, ablate={self.ablate!r}, upsample={self.upsample!r}, impl={self.impl!r}"
         )
 
     @classmethod
@@ -335,11 +356,11 @@ class HSGM(nn.Module):
         """
         layers = dict(model.named_modules())
         if not name or name not in layers:
-            raise ValueError(f"{_OP}: model has no layer {name!r}")
+            raise ValueError(f"{OP}: model has no layer {name!r}")
         layer = layers[name]
         if "hsgm" in layer._modules:
-            raise ValueError(f"{_OP}: layer {name!r} has a module hsgm already")
-        channels, height, width = _features_of(model, layer, name, image_size)
+            raise ValueError(f"{OP}: layer {name!r} has a module hsgm already")
+        channels, height, width = features_of(model, layer, name, image_size)
         module = cls(channels, height, width, **options)
         first = next(model.parameters(), None)
         if first is not None:
@@ -351,73 +372,6 @@ class HSGM(nn.Module):
             parent, _, child = name.rpartition(".")
             setattr(layers[parent], child, nn.Sequential(OrderedDict(body=layer, hsgm=module)))
         return module
-
-
-class _Found(Exception):
-    """Carries a layer's output size out of a model's forward pass."""
-
-
-def _features_of(
-    model: nn.Module, layer: nn.Module, name: str, image_size: tuple[int, int]
-) -> tuple[int, int, int]:
-    """Channels, height and width of a layer's output for images of that size."""
-
-    def stop(_: nn.Module, __: Any, output: Any) -> None:
-        raise _Found(tuple(output.shape[1:]) if isinstance(output, Tensor) and output.dim() == 4 else None)
-
-    first = next(model.parameters(), torch.empty(()))
-    modes = {module: module.training for module in model.modules()}
-    handle = layer.register_forward_hook(stop)
-    try:
-        model.eval()
-        with torch.no_grad():
-            model(torch.zeros(1, 3, *image_size, dtype=first.dtype, device=first.device))
-    except _Found as found:
-        if found.args[0] is None:
-            raise ValueError(f"{_OP}: layer {name!r} does not give features (N, C, H, W)") from None
-        return found.args[0]  # type: ignore[no-any-return]
-    finally:
-        handle.remove()
-        for module, training in modes.items():
-            module.training = training
-    raise ValueError(f"{_OP}: the model does not run its layer {name!r}")
-
-
-def _divisions(levels: tuple[int, ...], split: str, height: int, width: int) -> list[tuple[int, int]]:
-    """Rows and columns of maps of every level."""
-    _check_choice(split, "split", ("stripes", "grid"))
-    if not 1 <= len(levels) <= MAX_LEVELS:
-        raise ValueError(f"{_OP}: levels must hold 1 to {MAX_LEVELS} numbers of maps, got {len(levels)}")
-    divisions = []
-    for maps in levels:
-        _checks.check_integer(maps, "levels", 1, MAX_PARTS**2, _OP)
-        rows, columns = maps, 1
-        if split == "grid":
-            if maps & (maps - 1):
-                raise ValueError(f"{_OP}: levels must be powers of two to split a grid, got {maps}")
-            rows = 1 << maps.bit_length() // 2
-            columns = maps // rows
-        if rows > min(height, MAX_PARTS) or columns > min(width, MAX_PARTS):
-            raise ValueError(
-                f"{_OP}: levels: {rows} x {columns} maps do not fit features of {height} x {width} "
-                f"(at most {MAX_PARTS} rows and columns)"
-            )
-        divisions.append((rows, columns))
-    if any(later <= earlier for earlier, later in itertools.pairwise(levels)):
-        raise ValueError(f"{_OP}: levels must increase, got {levels}")
-    for size, axis, parts in ((height, "rows", 0), (width, "columns", 1)):
-        cuts = {size * i // maps[parts] for maps in divisions for i in range(1, maps[parts])}
-        if len(cuts) >= MAX_CUTS:
-            raise ValueError(
-                f"{_OP}: levels must cut the {axis} at fewer than {MAX_CUTS} places together, got {len(cuts)}"
-            )
-    return divisions
-
-
-def _check_choice(value: str, argument: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        names = ", ".join(f'"{choice}"' for choice in choices)
-        raise ValueError(f"{_OP}: {argument} must be one of {names}, got {value!r}")
 
 
 def _default_group() -> Any:

@@ -1,4 +1,4 @@
-"""k-reciprocal re-ranking without N x N matrices (paper 001, section 3.4; the cited method's encoding)."""
+"""k-reciprocal re-ranking without N x N matrices (HCN, section 3.4; the cited method's encoding)."""
 
 from __future__ import annotations
 

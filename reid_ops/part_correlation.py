@@ -1,4 +1,4 @@
-"""CSN's part-as-filter depthwise cross-correlation: kernels behind autograd (paper 003, Eq. 2)."""
+"""CSN's part-as-filter depthwise cross-correlation: kernels behind autograd (Eq. 2)."""
 
 from __future__ import annotations
 

@@ -284,7 +284,7 @@ def expand_queries(
 
 
 def flip_average(model: Callable[[Tensor], Tensor], images: Tensor, *, normalize: bool = True) -> Tensor:
-    """Features averaged over an image and its mirror image (paper 002, section 4).
+    """Features averaged over an image and its mirror image (hybrid attention, section 4).
 
     Args:
         model: images ``(N, C, H, W)`` -> features ``(N, D)``.

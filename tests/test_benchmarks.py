@@ -218,6 +218,35 @@ def test_a_slow_rival_is_called_once(quick_floors: None) -> None:
     assert len(record["contenders"]["ours"]["rounds"]) == 7 and record["fastest"]["eager"]
 
 
+def test_compiles_only_the_rows_named_and_once_for_all_threads(
+    quick_floors: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[dict[str, Any] | None] = []
+
+    def compiled(function: Any, *, dynamic: bool, options: dict[str, Any] | None) -> Any:
+        made.append(options)
+        return function
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    benchmark = dataclasses.replace(
+        BY_REFERENCE,
+        formulations=FORMULATIONS[:1],
+        compiles=lambda case, mode, device: case.name == "odd" and mode.name == "forward" and device == "cpu",
+        compile_options={"cpp.dynamic_threads": True},
+    )
+    settings = Settings(threads=(1, 2), rounds=7, minimum_seconds=1e-4, memory=False)
+    cases = tuple(Case(name, SMALL[name]) for name in ("odd", "even"))
+    modes = tuple(benchmark.mode(name) for name in ("forward", "forward + backward"))
+    records = list(
+        run_benchmark(benchmark, cases, modes, (torch.float32,), settings, Floors("cpu"), LoadWatch())
+    )
+    assert made == [{"cpp.dynamic_threads": True}]
+    compiled_rows = [
+        (r["case"], r["mode"], r["threads"]) for r in records if "compiled grouped" in r["contenders"]
+    ]
+    assert compiled_rows == [("odd", "forward", 1), ("odd", "forward", 2)]
+
+
 # ---------------------------------------------------------------------------------------------- timing
 
 

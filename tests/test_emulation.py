@@ -49,6 +49,14 @@ REPORTED = {
         LAUNCH_FAILURE,
         r"deadlock: .*__ballot_sync.*, but thread \(16, 0, 0\) waits at __syncwarp",
     ),
+    "cluster_block_ends_too_early": (
+        LAUNCH_FAILURE,
+        r"not in shared memory, or the cluster has no such block any more \[block \(1, 0, 0\)",
+    ),
+    "cluster_barrier_without_a_block": (
+        LAUNCH_FAILURE,
+        r"barrier not reached by all blocks of the cluster: another one has ended \[block \(0, 0, 0\)",
+    ),
     "trap": (LAUNCH_FAILURE, r"__trap\(\) was called \[block \(1, 0, 0\), thread \(3, 0, 0\)\]"),
     "dynamic_shared_write_overrun": (
         ILLEGAL_ADDRESS,
@@ -56,7 +64,10 @@ REPORTED = {
     ),
 }
 # Mistakes that show in the result: NaN from memory nobody wrote.
-WRONG_RESULT = ["unwritten_dynamic_shared", "unwritten_static_shared", "dynamic_shared_read_overrun"]
+WRONG_RESULT = [
+    *("unwritten_dynamic_shared", "unwritten_static_shared", "dynamic_shared_read_overrun"),
+    "cluster_reads_too_early",
+]
 # Mistakes that show when the order of threads or blocks changes, and an order that hides them.
 ORDER_DEPENDENT = {
     "missing_barrier_to_the_left": ("forward", "reverse"),

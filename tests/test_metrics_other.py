@@ -213,7 +213,7 @@ def test_bad_tracks() -> None:
 
 # ------------------------------------------------------------------------------------ efficiency score
 
-HENET = {  # rank-1, mAP, FD, V, FPS (paper 004, Table 1) and the printed score
+HENET = {  # rank-1, mAP, FD, V, FPS (HENet, Table 1) and the printed score
     "AlignedReID": (91.8, 79.3, 2048, 100, 207, 2.55),
     "PCB": (93.1, 81.0, 1536, 102, 192, 3.45),
     "HPM": (94.2, 82.7, 3840, 356, 82, 1.00),

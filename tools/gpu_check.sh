@@ -55,6 +55,14 @@ fi
 
 step benchmarks 150 "$python" -m benchmarks --device cuda --json "$out/benchmarks.json"
 
+# HSGM's evaluation on Hopper and later: by default an image in a cluster's shared memory (one read), against
+# the generic kernels (two reads) and other sizes of the cluster. A size that does not fit fails its step.
+inference=(-m benchmarks similarity_graph --device cuda --mode inference --dtype float32 bfloat16 --quick)
+for blocks in auto 0 8 16; do
+  step "hsgm_cluster_$blocks" 40 env REID_OPS_HSGM_CLUSTER=$blocks "$python" "${inference[@]}" \
+    --json "$out/hsgm_cluster_$blocks.json"
+done
+
 if [ "${#failed[@]}" -gt 0 ]; then
   echo "failed: ${failed[*]}"
   exit 1

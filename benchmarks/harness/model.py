@@ -60,7 +60,8 @@ def _always(case: Case, mode: Mode, dtype: torch.dtype) -> bool:
 class Formulation:
     """One way to write the operator. ``applies`` leaves out cases it can't or shouldn't do.
 
-    ``compilable`` is False for what isn't written in PyTorch, where ``torch.compile`` has nothing to compile.
+    ``compilable`` is False for what isn't written in PyTorch, where ``torch.compile`` has nothing to compile,
+    and for what the benchmark says it leaves out.
     """
 
     name: str
@@ -84,6 +85,10 @@ def _no_mask(inputs: Inputs, mode: Mode) -> Tensor | None:
     return None
 
 
+def _every_row(case: Case, mode: Mode, device: str) -> bool:
+    return True
+
+
 def _all_rows(case: Case) -> list[int] | None:
     return None
 
@@ -97,7 +102,8 @@ class Benchmark:
     reference where rows are independent and a whole batch would take too long (None: all); formulations are
     always compared with ours over the whole batch. ``gradient_mask`` is 1 where the output's gradient is well
     defined and 0 where rounding decides, such as a tie in a maximum. ``readme_cases`` names the rows of the
-    README's table by device, ``readme_modes`` the modes.
+    README's table by device, ``readme_modes`` the modes. ``compiles`` tells on which rows ``torch.compile``
+    is timed too, where compiling takes a minute; ``compile_options`` are Inductor's.
     """
 
     name: str
@@ -115,6 +121,8 @@ class Benchmark:
     readme_modes: tuple[str, ...]
     checked_rows: Callable[[Case], list[int] | None] = _all_rows
     gradient_mask: Callable[[Inputs, Mode], Tensor | None] = _no_mask
+    compiles: Callable[[Case, Mode, str], bool] = _every_row
+    compile_options: Mapping[str, Any] = field(default_factory=dict)
 
     def mode(self, name: str) -> Mode:
         """The mode of that name."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.harness import memory
-from benchmarks.harness.check import Outcome, check_ours, ours_outcome, refusal
+from benchmarks.harness.check import Outcome, check_ours, evaluate, ours_outcome, refusal
 from benchmarks.harness.floors import Floors
 from benchmarks.harness.machine import LoadWatch
 from benchmarks.harness.model import Benchmark, Case, Formulation, Function, Inputs, Mode
@@ -98,6 +99,8 @@ def run_benchmark(
                     torch.set_num_threads(before)
                     expected, gradient = ours_outcome(benchmark, mode, inputs)
                     peaks: dict[str, int | None] = {}
+                    torch.compiler.reset()
+                    compiled: dict[str, Function] = {}
                     for threads in settings.threads:
                         progress(f"{case.name}, {mode.name}, {threads} thread{'s' * (threads > 1)}")
                         torch.set_num_threads(threads)
@@ -105,7 +108,16 @@ def run_benchmark(
                         with watch.window() as window:
                             _gather(benchmark, cell, inputs, expected, gradient, settings)
                         record = _time(
-                            benchmark, cell, inputs, gradient, settings, floors, watch, peaks, expected
+                            benchmark,
+                            cell,
+                            inputs,
+                            gradient,
+                            settings,
+                            floors,
+                            watch,
+                            peaks,
+                            expected,
+                            compiled,
                         )
                         if window.busy and any(each.slow for each in cell.contenders.values()):
                             record |= {
@@ -157,7 +169,7 @@ def _add(
 
 
 def _to_compile(benchmark: Benchmark, cell: Cell) -> list[Formulation]:
-    """The formulations worth compiling: the quickest eager ones. Each costs half a minute to compile."""
+    """The formulations worth compiling: the quickest eager ones. Each costs half a minute or more."""
     able = [entry for entry in benchmark.formulations if entry.compilable and not entry.handwritten_backward]
     able = [entry for entry in able if entry.name in cell.contenders]
     return sorted(able, key=lambda entry: cell.contenders[entry.name].calibrated)[:COMPILED_AT_MOST]
@@ -173,8 +185,9 @@ def _time(
     watch: LoadWatch,
     peaks: dict[str, int | None],
     expected: Outcome,
+    compiled: dict[str, Function],
 ) -> dict[str, Any]:
-    """Times the cell's contenders and makes its record."""
+    """Times the cell's contenders and makes its record. ``compiled``: what other threads' rows compiled."""
     sets = _input_sets(benchmark, cell, inputs, settings)
     start = cuda_run if settings.device == "cuda" else host_run
 
@@ -185,14 +198,14 @@ def _time(
     for contender in cell.contenders.values():
         if not contender.slow:
             prepare(contender)
-    if settings.compile:
-        torch.compiler.reset()
+    if settings.compile and benchmark.compiles(cell.case, cell.mode, settings.device):
         for formulation in _to_compile(benchmark, cell):
-            compiled = f"compiled {formulation.name}"
-            function: Function = torch.compile(formulation.function, dynamic=False)
-            _add(benchmark, cell, compiled, _Contender("compiled", function), inputs, expected, gradient)
-            if compiled in cell.contenders:
-                prepare(cell.contenders[compiled])
+            key = f"compiled {formulation.name}"
+            if key not in compiled:
+                compiled[key] = _compiled(benchmark, formulation, cell, inputs, gradient, settings)
+            _add(benchmark, cell, key, _Contender("compiled", compiled[key]), inputs, expected, gradient)
+            if key in cell.contenders:
+                prepare(cell.contenders[key])
 
     kept = _worth_timing(cell, settings.prune)
     runs = {name: contender.run for name, contender in kept.items() if contender.run is not None}
@@ -247,6 +260,29 @@ def _time(
         "others": window.others,
         "seconds": window.seconds,
     }
+
+
+def _compiled(
+    benchmark: Benchmark,
+    formulation: Formulation,
+    cell: Cell,
+    inputs: Inputs,
+    gradient: Tensor | None,
+    settings: Settings,
+) -> Function:
+    """The formulation under ``torch.compile``.
+
+    Inductor's C++ is made for one number of threads, and a row with another compiles again; except with
+    ``cpp.dynamic_threads``, when code made for the most threads serves all: so that is compiled first.
+    """
+    options = dict(benchmark.compile_options)
+    function: Function = torch.compile(formulation.function, dynamic=False, options=options or None)
+    if options.get("cpp.dynamic_threads"):
+        torch.set_num_threads(max(settings.threads))
+        with contextlib.suppress(Exception):  # what it raises is asked for, and noted, by the caller
+            evaluate(function, inputs, cell.mode, gradient)
+        torch.set_num_threads(cell.threads)
+    return function
 
 
 def _call(function: Function, inputs: Inputs, mode: Mode, gradient: Tensor | None) -> Callable[[], object]:

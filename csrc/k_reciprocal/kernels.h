@@ -1,7 +1,7 @@
 // k_reciprocal: the contract between the torch-aware file (ops.cpp) and the kernels (cpu.cpp,
 // cuda.cu). Plain pointers and sizes, no torch header.
 //
-// k-reciprocal re-ranking (paper 001, section 3.4) in stages, each linear in the number of items.
+// k-reciprocal re-ranking (HCN, section 3.4) in stages, each linear in the number of items.
 // N items (queries and gallery together) have K nearest neighbours each, ascending by distance:
 //
 //   nearest        the K nearest of blocks of a distance matrix that never exists as a whole

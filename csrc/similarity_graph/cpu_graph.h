@@ -219,37 +219,47 @@ void run_graph(const GraphBackward& call, std::int64_t begin, std::int64_t end) 
 // AP_k of a map along both axes, and its adjoint.
 template <typename T>
 struct Pool {
-  Window* down;  // a window for every row, then one for every column
-  Window* across;
+  Taps* down;  // for every row, then for every column
+  Taps* across;
   T* between;  // rows x columns
 
   static std::size_t bytes(int rows, int columns) {
-    return CpuScratch::bytes_of<Window>(rows) + CpuScratch::bytes_of<Window>(columns) +
+    return CpuScratch::bytes_of<Taps>(rows) + CpuScratch::bytes_of<Taps>(columns) +
            CpuScratch::bytes_of<T>(std::int64_t{rows} * columns);
   }
   static Pool take(CpuScratch& scratch, int rows, int columns) {
     Pool result;
-    result.down = scratch.take<Window>(rows);
-    result.across = scratch.take<Window>(columns);
+    result.down = scratch.take<Taps>(rows);
+    result.across = scratch.take<Taps>(columns);
     result.between = scratch.take<T>(std::int64_t{rows} * columns);
     return result;
   }
   void prepare(int rows, int columns, int k, Pooling pooling) const {
-    for (int r = 0; r < rows; ++r) down[r] = pooling_window(r, rows, k, pooling);
-    for (int c = 0; c < columns; ++c) across[c] = pooling_window(c, columns, k, pooling);
+    for (int r = 0; r < rows; ++r) down[r] = pooling_taps(r, rows, k, pooling);
+    for (int c = 0; c < columns; ++c) across[c] = pooling_taps(c, columns, k, pooling);
   }
 
   void forward(const T* source, std::int64_t source_stride, int rows, int columns,
                const Padded<T>& result) const {
     for (int r = 0; r < rows; ++r) {
-      for (int c = 0; c < columns; ++c) between[c] = source[down[r].begin * source_stride + c];
-      for (int i = down[r].begin + 1; i < down[r].end; ++i) {
-        for (int c = 0; c < columns; ++c) between[c] += source[i * source_stride + c];
-      }
-      for (int c = 0; c < columns; ++c) {
-        T sum = 0;
-        for (int j = across[c].begin; j < across[c].end; ++j) sum += between[j];
-        result.row(r)[c] = sum / static_cast<T>(down[r].divisor * across[c].divisor);
+      for (int tap = 0; tap < down[r].count; ++tap) {
+        const Window& rows_of = down[r].window[tap];
+        for (int c = 0; c < columns; ++c) between[c] = source[rows_of.begin * source_stride + c];
+        for (int i = rows_of.begin + 1; i < rows_of.end; ++i) {
+          for (int c = 0; c < columns; ++c) between[c] += source[i * source_stride + c];
+        }
+        for (int c = 0; c < columns; ++c) {
+          T value = 0;
+          for (int other = 0; other < across[c].count; ++other) {
+            const Window& columns_of = across[c].window[other];
+            T sum = 0;
+            for (int j = columns_of.begin; j < columns_of.end; ++j) sum += between[j];
+            value += sum / static_cast<T>(rows_of.divisor * columns_of.divisor) *
+                     across[c].template weight<T>(other);
+          }
+          value *= down[r].template weight<T>(tap);
+          result.row(r)[c] = tap == 0 ? value : result.row(r)[c] + value;
+        }
       }
     }
   }
@@ -257,13 +267,21 @@ struct Pool {
   // Adds to `target`, rows of `target_stride`.
   void backward(const Padded<T>& grad, int rows, int columns, T* target, std::int64_t target_stride) const {
     for (int r = 0; r < rows; ++r) {
-      std::fill(between, between + columns, T(0));
-      for (int c = 0; c < columns; ++c) {
-        const T share = grad.row(r)[c] / static_cast<T>(down[r].divisor * across[c].divisor);
-        for (int j = across[c].begin; j < across[c].end; ++j) between[j] += share;
-      }
-      for (int i = down[r].begin; i < down[r].end; ++i) {
-        for (int c = 0; c < columns; ++c) target[i * target_stride + c] += between[c];
+      for (int tap = 0; tap < down[r].count; ++tap) {
+        const Window& rows_of = down[r].window[tap];
+        const T weight = down[r].template weight<T>(tap);
+        std::fill(between, between + columns, T(0));
+        for (int c = 0; c < columns; ++c) {
+          for (int other = 0; other < across[c].count; ++other) {
+            const Window& columns_of = across[c].window[other];
+            const T share = grad.row(r)[c] / static_cast<T>(rows_of.divisor * columns_of.divisor) *
+                            (weight * across[c].template weight<T>(other));
+            for (int j = columns_of.begin; j < columns_of.end; ++j) between[j] += share;
+          }
+        }
+        for (int i = rows_of.begin; i < rows_of.end; ++i) {
+          for (int c = 0; c < columns; ++c) target[i * target_stride + c] += between[c];
+        }
       }
     }
   }

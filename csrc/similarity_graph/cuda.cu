@@ -1,8 +1,16 @@
-// similarity_graph on CUDA: the launches. Kernels are in cuda_graph.h, cuda_affine.h, cuda_features.h
-// and cuda_sums.h.
+// similarity_graph on CUDA: the launches. Kernels are in cuda_graph.h, cuda_affine.h, cuda_features.h,
+// cuda_sums.h and cuda_cluster.h.
 #include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <map>
+#include <mutex>
+#include <stdexcept>
+#include <string>
+#include <tuple>
 
 #include "similarity_graph/cuda_affine.h"
+#include "similarity_graph/cuda_cluster.h"
 #include "similarity_graph/cuda_common.h"
 #include "similarity_graph/cuda_features.h"
 #include "similarity_graph/cuda_graph.h"
@@ -72,6 +80,89 @@ cudaError_t launch_graph(const GraphBackward& call, cudaStream_t stream) {
   return error != cudaSuccess ? error : start(graph_gather_kernel<T>, grid, stream, call);
 }
 
+// ------------------------------------------------------------------ evaluation in one kernel
+
+// REID_OPS_HSGM_CLUSTER: blocks of a cluster, 0 for none; -1 where the choice is ours.
+int wished_cluster() {
+  const char* wish = std::getenv("REID_OPS_HSGM_CLUSTER");
+  if (wish == nullptr || *wish == '\0' || std::strcmp(wish, "auto") == 0) return -1;
+  for (const int blocks : {0, 1, 2, 4, 8, 16}) {
+    if (wish == std::to_string(blocks)) return blocks;
+  }
+  throw std::invalid_argument(std::string("REID_OPS_HSGM_CLUSTER must be auto, 0, 1, 2, 4, 8 or 16, got ") +
+                              wish);
+}
+
+int channels_of_block(const Geometry& geometry, int blocks) {
+  return static_cast<int>((geometry.channels + blocks - 1) / blocks);
+}
+
+// Asked once per device, kernel and size: `cluster_fits` takes longer than a small launch.
+template <typename... Parameters>
+bool remembered_fit(void (*kernel)(Parameters...), int blocks, std::size_t bytes) {
+  static std::mutex mutex;
+  static std::map<std::tuple<int, const void*, int, std::size_t>, bool> known;
+  int device = 0;
+  if (cudaGetDevice(&device) != cudaSuccess) {
+    cudaGetLastError();
+    return false;
+  }
+  const std::lock_guard<std::mutex> lock(mutex);
+  const auto key = std::make_tuple(device, reinterpret_cast<const void*>(kernel), blocks, bytes);
+  const auto found = known.find(key);
+  if (found != known.end()) return found->second;
+  return known[key] = cluster_fits(kernel, blocks, kClusterThreads, bytes);
+}
+
+// The fewest blocks of which a multiprocessor holds two, so that one's loads hide behind the other's
+// stores; else the fewest that fit. 0: none do. It does not depend on the number of images.
+template <typename S, typename T, typename Kernel>
+int cluster_of(Kernel kernel, const EvaluateAtOnce& call) {
+  constexpr std::size_t kHalf = 113 * 1024;  // of 228 KB, 1 KB a block being the system's
+  const Geometry& geometry = call.excite.features.geometry;
+  const int wish = wished_cluster();
+  if (wish == 0) return 0;
+  alignas(16) unsigned char base[16];
+  for (const std::size_t most : {kHalf, 2 * kHalf}) {
+    for (int blocks = wish > 0 ? wish : 1; blocks <= kMostClusterBlocks; blocks *= 2) {
+      const std::size_t bytes =
+          ClusterMemory<S, T>(base, geometry, call.scales, channels_of_block(geometry, blocks)).bytes;
+      const bool portable = blocks <= kPortableClusterBlocks || most > kHalf || wish > 0;
+      if (bytes <= most && portable && remembered_fit(kernel, blocks, bytes)) return blocks;
+      if (wish > 0) break;
+    }
+  }
+  if (wish > 0) {
+    throw std::invalid_argument("REID_OPS_HSGM_CLUSTER=" + std::to_string(wish) +
+                                ": this device cannot hold an image in a cluster of so many blocks");
+  }
+  return 0;
+}
+
+template <typename S, typename T, bool kLast, int kLevels>
+cudaError_t launch_at_once(const EvaluateAtOnce& call, cudaStream_t stream) {
+  const auto kernel = evaluate_cluster_kernel<S, T, kLast, kLevels>;
+  const Geometry& geometry = call.excite.features.geometry;
+  const int blocks = cluster_of<S, T>(kernel, call);
+  *call.taken = blocks > 0 && geometry.batch * blocks <= 0x7fffffff;
+  if (!*call.taken) return cudaSuccess;
+  alignas(16) unsigned char base[16];
+  const int share = channels_of_block(geometry, blocks);
+  return launch_clusters(kernel, static_cast<unsigned int>(geometry.batch), blocks, kClusterThreads,
+                         ClusterMemory<S, T>(base, geometry, call.scales, share).bytes, stream, call, share);
+}
+
+template <typename S, typename T>
+cudaError_t launch_at_once(const EvaluateAtOnce& call, cudaStream_t stream) {
+  const Features& features = call.excite.features;
+  if (features.channels_last) {
+    return features.geometry.levels == 3 ? launch_at_once<S, T, true, 3>(call, stream)
+                                         : launch_at_once<S, T, true, 0>(call, stream);
+  }
+  return features.geometry.levels == 3 ? launch_at_once<S, T, false, 3>(call, stream)
+                                       : launch_at_once<S, T, false, 0>(call, stream);
+}
+
 std::int64_t table_of(const Geometry& geometry) { return geometry.maps() * geometry.channels; }
 dim3 grid_of_maps(const Geometry& geometry) { return grid_of(geometry.batch * geometry.maps()); }
 
@@ -114,6 +205,7 @@ REID_OPS_LAUNCH(Squeeze, launch_squeeze, call.features)
 REID_OPS_LAUNCH(Excite, launch_excite, call.features)
 REID_OPS_LAUNCH(Sums, launch_sums, call.excite.features)
 REID_OPS_LAUNCH(Input, launch_input, call.features)
+REID_OPS_LAUNCH(EvaluateAtOnce, launch_at_once, call.excite.features)
 #undef REID_OPS_LAUNCH
 
 }  // namespace reid_ops::similarity_graph

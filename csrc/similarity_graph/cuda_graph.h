@@ -165,6 +165,28 @@ __device__ __forceinline__ void for_each_pixel(const MapPlace& place, int width,
   }
 }
 
+// AP_k at one pixel of a map whose rows lie `width` apart.
+template <typename T>
+__device__ __forceinline__ T pooled_at(const T* squeezed, int width, const Taps& down, const Taps& across) {
+  T value = 0;
+#pragma unroll
+  for (int tap = 0; tap < 2; ++tap) {
+#pragma unroll
+    for (int other = 0; other < 2; ++other) {
+      if (tap >= down.count || other >= across.count) continue;
+      const Window &rows = down.window[tap], &columns = across.window[other];
+      T sum = 0;
+      for (int i = rows.begin; i < rows.end; ++i) {
+        for (int j = columns.begin; j < columns.end; ++j)
+          sum += squeezed[static_cast<std::int64_t>(i) * width + j];
+      }
+      value += sum / static_cast<T>(rows.divisor * columns.divisor) *
+               (down.template weight<T>(tap) * across.template weight<T>(other));
+    }
+  }
+  return value;
+}
+
 // All maps, scales and both reductions in one launch. Threads hand each other the pooled nodes through
 // global memory, which a barrier makes visible within the block.
 template <typename T>
@@ -180,14 +202,8 @@ __global__ void __launch_bounds__(kThreads, 1) nodes_kernel(Nodes call) {
     for (int k = 0; k < call.scales; ++k) {
       T* pooled = static_cast<T*>(call.pooled) + place.scaled_plane(call, k);
       for_each_pixel(place, width, [&](int row, int column, std::int64_t offset) {
-        const Window down = pooling_window(row, rows, call.scale[k], call.pooling);
-        const Window across = pooling_window(column, columns, call.scale[k], call.pooling);
-        T sum = 0;
-        for (int i = down.begin; i < down.end; ++i) {
-          for (int j = across.begin; j < across.end; ++j)
-            sum += squeezed[static_cast<std::int64_t>(i) * width + j];
-        }
-        pooled[offset] = sum / static_cast<T>(down.divisor * across.divisor);
+        pooled[offset] = pooled_at(squeezed, width, pooling_taps(row, rows, call.scale[k], call.pooling),
+                                   pooling_taps(column, columns, call.scale[k], call.pooling));
       });
     }
     __syncthreads();
@@ -259,13 +275,13 @@ __global__ void __launch_bounds__(kThreads, 1) nodes_backward_kernel(NodesBackwa
         const Window down = positions_pooling(row, rows, nodes.scale[k], nodes.pooling);
         const Window across = positions_pooling(column, columns, nodes.scale[k], nodes.pooling);
         for (int i = down.begin; i < down.end; ++i) {
-          const Window window = pooling_window(i, rows, nodes.scale[k], nodes.pooling);
-          if (row < window.begin || row >= window.end) continue;
+          const T share = pooling_taps(i, rows, nodes.scale[k], nodes.pooling).template share_of<T>(row);
+          if (share == T(0)) continue;
           for (int j = across.begin; j < across.end; ++j) {
-            const Window other = pooling_window(j, columns, nodes.scale[k], nodes.pooling);
-            if (column < other.begin || column >= other.end) continue;
-            sum += grad[static_cast<std::int64_t>(i) * width + j] /
-                   static_cast<T>(window.divisor * other.divisor);
+            const T other =
+                pooling_taps(j, columns, nodes.scale[k], nodes.pooling).template share_of<T>(column);
+            if (other == T(0)) continue;  // also where the gradient is not finite
+            sum += grad[static_cast<std::int64_t>(i) * width + j] * (share * other);
           }
         }
       }

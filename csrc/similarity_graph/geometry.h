@@ -87,14 +87,68 @@ inline int collect_cuts(int size, const int* parts, int levels, int* cuts) {
   return count - 1;
 }
 
-// AP_k along one axis of a map of `size` pixels: which pixels are averaged for `position`.
-enum class Pooling : int { kSame = 0, kSamePadded = 1, kStride = 2, kValid = 3 };
+// AP_k along one axis of a map of `size` pixels.
+enum class Pooling : int {
+  kSame = 0,
+  kSamePadded = 1,
+  kStride = 2,
+  kValid = 3,
+  kStrideBilinear = 4,
+  kValidBilinear = 5
+};
 
-struct Window {
+struct Window {  // pixels [begin, end), their sum divided by `divisor`
   int begin, end, divisor;
 };
 
-inline REID_OPS_HOST_DEVICE Window pooling_window(int position, int size, int k, Pooling pooling) {
+// A position's value is the mean of one window, or between those of two neighbouring ones. (Loops over
+// them have a fixed length, so that the arrays stay in registers on CUDA.)
+struct Taps {
+  int count;
+  Window window[2];
+  int share[2], of;
+
+  template <typename T>
+  REID_OPS_HOST_DEVICE T weight(int tap) const {
+    return static_cast<T>(share[tap]) / static_cast<T>(of);
+  }
+  // What a pixel counts for.
+  template <typename T>
+  REID_OPS_HOST_DEVICE T share_of(int pixel) const {
+    T sum = 0;
+    for (int tap = 0; tap < 2; ++tap) {
+      const Window& own = window[tap];
+      if (tap < count && pixel >= own.begin && pixel < own.end)
+        sum += weight<T>(tap) / static_cast<T>(own.divisor);
+    }
+    return sum;
+  }
+};
+
+// The windows that bilinear up-sampling starts from: side by side, or at every pixel and wholly inside.
+inline REID_OPS_HOST_DEVICE int pooling_windows(int size, int k, Pooling pooling) {
+  return pooling == Pooling::kStrideBilinear ? (size + k - 1) / k : size - (k < size ? k : size) + 1;
+}
+
+inline REID_OPS_HOST_DEVICE Taps pooling_taps(int position, int size, int k, Pooling pooling) {
+  if (pooling == Pooling::kStrideBilinear || pooling == Pooling::kValidBilinear) {
+    // Pixel centres are aligned as in PyTorch: window `above / below` of `windows`, edges repeated.
+    const int windows = pooling_windows(size, k, pooling), below = 2 * size;
+    int above = (2 * position + 1) * windows - size;  // below 2^31 for sizes up to 2^15
+    above = above > 0 ? above : 0;
+    const int first = above / below, rest = above % below;
+    const int step = pooling == Pooling::kStrideBilinear ? k : 1, length = k < size ? k : size;
+    Taps taps = {};
+    taps.count = rest > 0 && first + 1 < windows ? 2 : 1;
+    for (int tap = 0; tap < 2; ++tap) {
+      const int begin = (first + tap) * step, end = begin + length < size ? begin + length : size;
+      taps.window[tap] = {begin, end, end - begin};
+    }
+    taps.of = taps.count == 2 ? below : 1;
+    taps.share[0] = taps.count == 2 ? below - rest : 1;
+    taps.share[1] = rest;
+    return taps;
+  }
   int begin = position - (k - 1) / 2, end = begin + k;
   if (pooling == Pooling::kStride) {
     begin = position / k * k;
@@ -106,18 +160,26 @@ inline REID_OPS_HOST_DEVICE Window pooling_window(int position, int size, int k,
   }
   begin = begin > 0 ? begin : 0;
   end = end < size ? end : size;
-  return {begin, end, pooling == Pooling::kSamePadded ? k : end - begin};
+  return {1, {{begin, end, pooling == Pooling::kSamePadded ? k : end - begin}, {}}, {1, 0}, 1};
 }
 
-// The adjoint: positions whose window may contain `pixel` lie in [begin, end).
+// The adjoint: positions whose windows may contain `pixel` lie in [begin, end).
 inline REID_OPS_HOST_DEVICE Window positions_pooling(int pixel, int size, int k, Pooling pooling) {
-  int begin = pixel - k, end = pixel + k + 1;
+  std::int64_t begin = pixel - k, end = std::int64_t{pixel} + k + 1;
   if (pooling == Pooling::kValid && k > 1) {
     // Several positions share a window where the output is larger than the number of windows.
-    begin = (pixel - k) * size / (size - (k < size ? k : size) + 1) - 1;
-    end = (pixel + 1) * size / (size - (k < size ? k : size) + 1) + 1;
+    const std::int64_t windows = size - (k < size ? k : size) + 1;
+    begin = begin * size / windows - 1;
+    end = (std::int64_t{pixel} + 1) * size / windows + 1;
+  } else if (pooling == Pooling::kStrideBilinear || pooling == Pooling::kValidBilinear) {
+    // Window i reaches positions whose place among the windows lies between i - 1 and i + 1.
+    const bool is_stride = pooling == Pooling::kStrideBilinear;
+    const std::int64_t windows = pooling_windows(size, k, pooling);
+    const std::int64_t first = is_stride ? pixel / k : begin, last = is_stride ? first : pixel;
+    begin = (2 * first - 1) * size / (2 * windows) - 2;
+    end = (2 * last + 3) * size / (2 * windows) + 1;
   }
-  return {begin > 0 ? begin : 0, end < size ? end : size, 1};
+  return {static_cast<int>(begin > 0 ? begin : 0), static_cast<int>(end < size ? end : size), 1};
 }
 
 }  // namespace reid_ops::similarity_graph

@@ -179,6 +179,23 @@ struct Input {  // dX = k * dY + dS / C + dMeans / pixels: one read, one write
   void* grad_x;               // out
 };
 
+// CUDA only: the whole forward pass with given statistics in one kernel, one read and one write. A
+// cluster of blocks keeps an image in its shared memory.
+struct EvaluateAtOnce {
+  Excite excite;  // centred, scale and shift are not used
+  Neighborhood spatial, channel;
+  Pooling pooling;
+  int scales;
+  int scale[kMaxScales];
+  const void* theta;         // in  Real [L, K, H, W]; or nullptr: no spatial graph
+  const void* delta;         // in  Real [G, C]; or nullptr: no channel graph
+  const void* weight;        // in  Real [G, C]
+  const void* bias;          // in  Real [G, C]
+  const double* batch_mean;  // in  [G, C]
+  const double* inverse;     // in  [G, C]
+  bool* taken;               // out, on the host: false where no cluster fits, and nothing was launched
+};
+
 #define REID_OPS_SIMILARITY_GRAPH_CALLS(apply)                                                        \
   apply(Graph) apply(GraphBackward) apply(Nodes) apply(NodesBackward) apply(Statistics) apply(Affine) \
       apply(AffineSums) apply(AffineBackward) apply(Squeeze) apply(Excite) apply(Sums) apply(Input)
@@ -197,6 +214,9 @@ REID_OPS_SIMILARITY_GRAPH_CALLS(REID_OPS_DECLARE)
 #define REID_OPS_DECLARE(Call) cudaError_t cuda_launch(const Call& call, cudaStream_t stream);
 REID_OPS_SIMILARITY_GRAPH_CALLS(REID_OPS_DECLARE)
 #undef REID_OPS_DECLARE
+
+// In the environment REID_OPS_HSGM_CLUSTER: 0 for never, a number of blocks to insist on, else a choice.
+cudaError_t cuda_launch(const EvaluateAtOnce& call, cudaStream_t stream);
 #endif
 
 }  // namespace reid_ops::similarity_graph

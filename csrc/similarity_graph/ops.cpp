@@ -129,11 +129,14 @@ struct Implementation : GraphOperators<Device> {
 
   // -------------------------------- evaluation: all of the forward pass, statistics given
 
-  static Tensor similarity_graph_evaluate(
-      const Tensor& features, const OptionalTensor& theta, const OptionalTensor& delta, const Tensor& weight,
-      const Tensor& bias, const Tensor& batch_mean, const Tensor& inverse, Integers rows, Integers columns,
-      Integers scales, std::int64_t pooling, std::int64_t radius_squared, std::int64_t channel_radius_squared,
-      bool include_self, std::int64_t edges, double residual, double factor, double negative_slope) {
+  static Tensor similarity_graph_evaluate(const Tensor& features, const OptionalTensor& theta,
+                                          const OptionalTensor& delta, const Tensor& weight,
+                                          const Tensor& bias, const Tensor& batch_mean, const Tensor& inverse,
+                                          Integers rows, Integers columns, Integers scales,
+                                          std::int64_t pooling, std::int64_t radius_squared,
+                                          std::int64_t channel_radius_squared, bool include_self,
+                                          std::int64_t edges, std::int64_t channel_edges, double residual,
+                                          double factor, double negative_slope) {
     const Tensor x = dense(features);
     const ScalarType type = precise_type(x);
     Squeeze squeeze = {};
@@ -144,6 +147,29 @@ struct Implementation : GraphOperators<Device> {
     const Integers by_map = {images, maps, channels}, planes = {images, levels, height, width};
     Tensor y = like_features(x);
     if (x.numel() == 0) return y;
+
+    EvaluateAtOnce all = {};
+    all.excite.features = squeeze.features;
+    all.excite.residual = residual;
+    all.excite.factor = factor;
+    all.excite.negative_slope = negative_slope;
+    all.excite.x = x.const_data_ptr();
+    all.excite.y = y.mutable_data_ptr();
+    all.spatial = neighborhood_of(radius_squared, include_self, edges);
+    all.channel = neighborhood_of(channel_radius_squared, include_self, channel_edges);
+    check_pooling(pooling, scales);
+    all.pooling = static_cast<Pooling>(pooling);
+    all.scales = static_cast<int>(scales.size());
+    for (int k = 0; k < all.scales; ++k) all.scale[k] = static_cast<int>(scales[k]);
+    const Integers table = {maps, channels};
+    if (theta.has_value()) all.theta = checked(*theta, "theta", x, {levels, all.scales, height, width}, type);
+    if (delta.has_value()) all.delta = checked(*delta, "delta", x, table, type);
+    all.weight = checked(weight, "weight", x, table, type);
+    all.bias = checked(bias, "bias", x, table, type);
+    all.batch_mean =
+        static_cast<const double*>(checked(batch_mean, "batch_mean", x, table, ScalarType::Double));
+    all.inverse = static_cast<const double*>(checked(inverse, "inverse", x, table, ScalarType::Double));
+    if (Device::run_at_once(all, x)) return y;
 
     const Tensor partial = empty(x, {images, squeeze.features.chunks(), height, width}, type);
     const Tensor region_sums = empty(x, {images, geometry.regions(), channels}, type);
@@ -180,7 +206,7 @@ struct Implementation : GraphOperators<Device> {
       graph.batch = images * maps;
       graph.height = 1;
       graph.width = static_cast<int>(channels);
-      graph.neighborhood = neighborhood_of(channel_radius_squared, include_self, edges);
+      graph.neighborhood = neighborhood_of(channel_radius_squared, include_self, channel_edges);
       graph.is_double = is_double(x);
       graph.values = means.const_data_ptr();
       graph.theta_rows = maps;
@@ -207,6 +233,8 @@ struct Implementation : GraphOperators<Device> {
 #if !defined(REID_OPS_EMULATION)
 struct Cpu {
   static constexpr bool needs_workspace = false;
+
+  static bool run_at_once(const EvaluateAtOnce&, const Tensor&) { return false; }
 
   // Image after image, so that its features are still in the cache when they are read again.
   template <typename... Calls>
@@ -263,6 +291,13 @@ struct Cpu {
 #if defined(REID_OPS_WITH_CUDA) || defined(REID_OPS_EMULATION)
 struct Cuda {
   static constexpr bool needs_workspace = true;
+
+  static bool run_at_once(EvaluateAtOnce& call, const Tensor& tensor) {
+    bool taken = false;
+    call.taken = &taken;
+    run(call, tensor);
+    return taken;
+  }
 
   template <typename... Calls>
   static void run_by_image(const Tensor& tensor, std::int64_t, const Calls*... calls) {

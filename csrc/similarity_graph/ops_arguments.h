@@ -54,6 +54,15 @@ Neighborhood neighborhood_of(std::int64_t radius_squared, bool include_self, std
   return result;
 }
 
+void check_pooling(std::int64_t pooling, const Integers& scales) {
+  STD_TORCH_CHECK(!scales.empty() && scales.size() <= kMaxScales, kOp, ": there must be 1 to 8 scales, got ",
+                  scales.size());
+  STD_TORCH_CHECK(pooling >= 0 && pooling <= 5, kOp, ": pooling must be in [0, 5], got ", pooling);
+  for (const std::int64_t scale : scales) {
+    STD_TORCH_CHECK(scale >= 1 && scale <= kLargestSide, kOp, ": scales must be >= 1, got ", scale);
+  }
+}
+
 Geometry geometry_of(std::int64_t batch, std::int64_t channels, std::int64_t height, std::int64_t width,
                      const Integers& rows, const Integers& columns) {
   const std::int64_t levels = static_cast<std::int64_t>(rows.size());

@@ -79,19 +79,13 @@ struct GraphOperators {
                         const Integers& columns, const Integers& scales, std::int64_t pooling,
                         std::int64_t radius_squared, bool include_self, std::int64_t edges) {
     check_precise(first, "squeezed");
-    STD_TORCH_CHECK(!scales.empty() && scales.size() <= kMaxScales, kOp,
-                    ": there must be 1 to 8 scales, got ", scales.size());
-    STD_TORCH_CHECK(pooling >= 0 && pooling <= 3, kOp, ": pooling must be in [0, 3], got ", pooling);
+    check_pooling(pooling, scales);
     Nodes call = {};
     call.geometry = geometry_of(first.size(0), 1, first.size(-2), first.size(-1), rows, columns);
     call.neighborhood = neighborhood_of(radius_squared, include_self, edges);
     call.pooling = static_cast<Pooling>(pooling);
     call.scales = static_cast<int>(scales.size());
-    for (int k = 0; k < call.scales; ++k) {
-      STD_TORCH_CHECK(scales[k] >= 1 && scales[k] <= kLargestSide, kOp, ": scales must be >= 1, got ",
-                      scales[k]);
-      call.scale[k] = static_cast<int>(scales[k]);
-    }
+    for (int k = 0; k < call.scales; ++k) call.scale[k] = static_cast<int>(scales[k]);
     call.is_double = is_double(first);
     call.theta = checked(theta, "theta", first,
                          {call.geometry.levels, call.scales, call.geometry.height, call.geometry.width},

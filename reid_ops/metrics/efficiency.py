@@ -1,4 +1,4 @@
-"""HENet's efficiency score (paper 004, Eqs. 10 and 11)."""
+"""HENet's efficiency score (Eqs. 10 and 11)."""
 
 from __future__ import annotations
 

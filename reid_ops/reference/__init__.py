@@ -8,12 +8,13 @@ from .augmentation import augment
 from .k_reciprocal import jaccard_distance, k_reciprocal_rerank, k_reciprocal_rerank_from_distance
 from .part_correlation import csn_similarity, part_correlation
 from .polygon_erasing import occlude, polygon_erase, random_erase
-from .similarity_graph import average_pool, hsgm, similarity_graph
+from .similarity_graph import average_pool, divide, hsgm, similarity_graph
 
 __all__ = [
     "augment",
     "average_pool",
     "csn_similarity",
+    "divide",
     "hsgm",
     "jaccard_distance",
     "k_reciprocal_rerank",

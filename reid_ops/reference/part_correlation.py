@@ -10,7 +10,7 @@ __all__ = ["csn_similarity", "part_correlation"]
 
 
 def part_correlation(signal: Tensor, parts: Tensor, *, pool: int = 1, pairs: Tensor | None = None) -> Tensor:
-    """Part-as-filter depthwise cross-correlation, one tap at a time (CSN, paper 003, Eq. 2).
+    """Part-as-filter depthwise cross-correlation, one tap at a time (CSN, Eq. 2).
 
     ``output[b, p*C + c, i, j] = sum_{u, v} signal[n, c, i+u-top, j+v-left] * parts[m, p, c, u, v]``
     for pair ``b = (n, m)``, with zero "same" padding: ``top = (kh-1)//2`` rows before and the rest

@@ -154,7 +154,13 @@ def average_pool(squeezed: Tensor, k: int, pooling: str = "same") -> Tensor:
     ``same``: stride 1, (k-1)//2 before and the rest after, divided by the number of pixels inside.
     ``same_padded``: the same, divided by k*k. ``stride``: stride k, then every mean in its k x k place.
     ``valid``: windows wholly inside (shrunk to the map where it is smaller), nearest to each pixel.
+    ``stride_bilinear``, ``valid_bilinear``: means at stride k, or of all windows wholly inside, up-sampled.
     """
+    if pooling in ("stride_bilinear", "valid_bilinear"):
+        windows = [min(k, size) for size in squeezed.shape[-2:]]  # the last ones of a stride may be smaller
+        stride = k if pooling == "stride_bilinear" else 1
+        means = F.avg_pool2d(squeezed.unsqueeze(1), windows, stride, ceil_mode=True, count_include_pad=False)
+        return F.interpolate(means, squeezed.shape[-2:], mode="bilinear").squeeze(1)
     for axis in (-2, -1):
         size = squeezed.shape[axis]
         position = torch.arange(size, device=squeezed.device)
@@ -190,7 +196,9 @@ def hsgm(
     channel_window: int = 1,
     include_self: bool = False,
     edges: str = "softmax",
+    channel_edges: str | None = None,
     pooling: str = "same",
+    upsample: str = "stitch",
     residual: bool = True,
     aggregate_scale: float = 1.0,
     negative_slope: float = 0.2,
@@ -205,12 +213,14 @@ def hsgm(
     ``divisions`` holds rows and columns of maps for each level, ``theta`` (levels, scales, H, W) lies on the
     features (a map's part of it is cut out like the map), ``delta``, ``weight``, ``bias`` and the running
     statistics are (maps, C). ``theta`` None: no spatial graph; ``delta`` None: no channel graph.
-    ``form``: of the graphs, as in :func:`similarity_graph`.
+    ``channel_edges``: reading of Eq. 3 of the channel graphs where it is not ``edges``. ``upsample`` and the
+    other options are as in :class:`reid_ops.HSGM`, ``form`` (of the graphs) as in :func:`similarity_graph`.
     """
     precise = torch.float64 if x.dtype == torch.float64 else torch.float32
-    options: dict[str, Any] = {"include_self": include_self, "edges": edges, "form": form}
+    options: dict[str, Any] = {"include_self": include_self, "form": form}
     height, width = x.shape[-2:]
     result: Tensor | float = 0.0
+    levels: list[list[Tensor]] = []
     index = 0
     for level, (rows, columns) in enumerate(divisions):
         outputs = []
@@ -224,13 +234,13 @@ def hsgm(
                     nodes = average_pool(squeezed, k, pooling)  # Eq. 2
                     own_theta = theta[level, scale, top:bottom, left:right]
                     spatial = spatial + similarity_graph(
-                        nodes, own_theta, neighborhood=neighborhood, **options
+                        nodes, own_theta, neighborhood=neighborhood, edges=edges, **options
                     )  # Eqs. 3-6
                 spatial = spatial.unsqueeze(1)
             if delta is not None:
                 means = part.mean((2, 3), dtype=precise)  # Eq. 7
                 channel = similarity_graph(
-                    means, delta[index], neighborhood=channel_window, **options
+                    means, delta[index], neighborhood=channel_window, edges=channel_edges or edges, **options
                 )  # Eq. 8
                 channel = channel[:, :, None, None]
             if spatial is not None and channel is not None:
@@ -250,13 +260,30 @@ def hsgm(
             output = F.leaky_relu(normalized, negative_slope)  # Eq. 10
             outputs.append(output + part if residual else output)  # Eq. 11
             index += 1
+        if upsample == "interp":
+            levels.append(outputs)
+            continue
         # A level's maps are stitched to the whole extent again and added to the level above.
         stitched = [torch.cat(outputs[row : row + columns], 3) for row in range(0, rows * columns, columns)]
         result = result + torch.cat(stitched, 2)
+    if upsample == "interp":
+        result = _interpolated(levels, divisions)
+    assert isinstance(result, Tensor)
     if aggregate_scale != 1.0:
         result = result * aggregate_scale
-    assert isinstance(result, Tensor)
     return result.to(x.dtype)
+
+
+def _interpolated(levels: Sequence[list[Tensor]], divisions: Sequence[tuple[int, int]]) -> Tensor:
+    """From the last level up, each map is brought to its parent's size and added to it."""
+    for level in reversed(range(1, len(levels))):
+        (parent_rows, parent_columns), (rows, columns) = divisions[level - 1], divisions[level]
+        for index, child in enumerate(levels[level]):
+            row, column = index // columns, index % columns
+            above = row * parent_rows // rows * parent_columns + column * parent_columns // columns
+            parent = levels[level - 1][above]
+            levels[level - 1][above] = parent + F.interpolate(child, parent.shape[2:], mode="bilinear")
+    return levels[0][0]
 
 
 def _batch_norm(

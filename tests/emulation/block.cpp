@@ -1,5 +1,7 @@
 #include "block.h"
 
+#include "cluster.h"
+
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -156,6 +158,7 @@ void BlockRunner::thread_exits() {
 void BlockRunner::release_block() {
   switch (barrier_kind_) {
     case Barrier::kSyncThreads:
+    case Barrier::kSyncCluster:
       barrier_result_ = 0;
       break;
     case Barrier::kSyncThreadsAnd:
@@ -190,7 +193,14 @@ int BlockRunner::barrier(Barrier kind, int predicate) {
   barrier_kind_ = kind;
   at_barrier_[current_] = 1;
   barrier_count_ += predicate != 0;
-  if (++barrier_waiting_ == thread_count_) release_block();
+  if (++barrier_waiting_ == thread_count_) {
+    if (kind == Barrier::kSyncCluster && running.cluster != nullptr &&
+        !running.cluster->sync(running.cluster_rank)) {
+      std::string what = "barrier not reached by all blocks of the cluster: another one has ended";
+      fault(std::move(what));
+    }
+    release_block();
+  }
   suspend();
   return barrier_result_;
 }
@@ -270,6 +280,8 @@ const char* name_of(Barrier kind) {
       return "__syncthreads_or";
     case Barrier::kSyncThreadsCount:
       return "__syncthreads_count";
+    case Barrier::kSyncCluster:
+      return "the cluster's barrier";
   }
   return "a barrier";
 }

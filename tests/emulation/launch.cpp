@@ -6,6 +6,7 @@
 #include <pthread.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -13,9 +14,11 @@
 #include <memory>
 #include <random>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "block.h"
+#include "cluster.h"
 #include "device.h"
 
 // Not all zero: they must lie in .tdata, see execution.h.
@@ -26,7 +29,7 @@ __thread dim3 gridDim = {1, 1, 1};
 
 namespace reid_ops_emulation {
 
-__thread Running running = {nullptr, nullptr, 1};
+__thread Running running = {nullptr, nullptr, nullptr, 0, 1};
 
 namespace {
 
@@ -39,14 +42,10 @@ constexpr std::size_t kCanaryBytes = 0;
 constexpr std::size_t kCanaryBytes = 256;
 #endif
 
-struct Range {
-  char* begin;
-  std::size_t bytes;
-};
-
 // This library's thread-local variables without an initial value, for the calling OS thread: the
 // static shared memory of all its kernels (qualifiers.h). No section attribute could collect them,
 // as GCC ignores it on variables of templates.
+using Range = Cluster::Range;
 Range find_static_shared_memory() {
   Range found = {nullptr, 0};
   const auto visit = [](dl_phdr_info* info, std::size_t, void* result) -> int {
@@ -119,16 +118,116 @@ cudaError_t check(const cudaLaunchConfig_t& config, const void* kernel) {
   if (config.dynamicSmemBytes > dynamic_shared_limit(kernel)) return cudaErrorInvalidValue;
   for (unsigned int index = 0; index < config.numAttrs; ++index) {
     const cudaLaunchAttribute& attribute = config.attrs[index];
-    const auto& cluster = attribute.val.clusterDim;
     if (attribute.id == cudaLaunchAttributeCooperative && attribute.val.cooperative) {
       return cudaErrorNotSupported;
     }
-    if (attribute.id == cudaLaunchAttributeClusterDimension &&
-        (cluster.x > 1 || cluster.y > 1 || cluster.z > 1)) {
-      return cudaErrorNotSupported;
+  }
+  return check_cluster(config, kernel);
+}
+
+// One OS thread's share of a launch: its blocks one by one.
+class Worker {
+ public:
+  Worker(const cudaLaunchConfig_t& config, const KernelCall& call, const Schedule& schedule)
+      : config_(config), state_(thread_state()) {
+    void* allocated = nullptr;
+    if (posix_memalign(&allocated, 16, config.dynamicSmemBytes + kCanaryBytes) != 0) return;
+    dynamic_shared_.reset(static_cast<char*>(allocated));
+    std::memset(dynamic_shared_.get() + config.dynamicSmemBytes, kPoison, kCanaryBytes);
+    state_.runner.configure(call, config.blockDim, schedule);
+    blockDim = config.blockDim;
+    gridDim = config.gridDim;
+    running.dynamic_shared = dynamic_shared_.get();
+    running.runner = &state_.runner;
+  }
+  ~Worker() {
+    running.runner = nullptr;
+    running.dynamic_shared = nullptr;
+    running.cluster = nullptr;
+    running.cluster_rank = 0;
+  }
+  Worker(const Worker&) = delete;
+  Worker& operator=(const Worker&) = delete;
+
+  bool has_memory() const { return dynamic_shared_ != nullptr; }
+  Cluster::SharedMemory shared() const {
+    return {state_.static_shared, {dynamic_shared_.get(), config_.dynamicSmemBytes}};
+  }
+
+  void poison() {
+    std::memset(dynamic_shared_.get(), kPoison, config_.dynamicSmemBytes);
+    if (state_.static_shared.bytes != 0) {
+      std::memset(state_.static_shared.begin, kPoison, state_.static_shared.bytes);
     }
   }
-  return cudaSuccess;
+
+  Fault run(std::uint64_t block) {
+    const std::uint64_t columns = config_.gridDim.x, rows = config_.gridDim.y;
+    const uint3 index = {static_cast<unsigned int>(block % columns),
+                         static_cast<unsigned int>(block / columns % rows),
+                         static_cast<unsigned int>(block / columns / rows)};
+    blockIdx = index;
+    Fault fault = state_.runner.run(index, block);
+    const std::size_t shared_bytes = config_.dynamicSmemBytes;
+    const char* const canary = dynamic_shared_.get() + shared_bytes;
+    const bool written = std::any_of(canary, canary + kCanaryBytes,
+                                     [](char byte) { return static_cast<unsigned char>(byte) != kPoison; });
+    if (fault.error == cudaSuccess && written) {
+      char text[128];
+      std::snprintf(text, sizeof(text),
+                    "write past the end of dynamic shared memory (%zu bytes) [block (%u, %u, %u)]",
+                    shared_bytes, index.x, index.y, index.z);
+      fault = {cudaErrorIllegalAddress, text};
+    }
+    return fault;
+  }
+
+ private:
+  const cudaLaunchConfig_t& config_;
+  ThreadState& state_;
+  Memory dynamic_shared_;
+};
+
+// Numbers 0 to count - 1 in the schedule's order.
+template <typename Number>
+std::vector<Number> in_order(const Schedule& schedule, Number count) {
+  std::vector<Number> order(static_cast<std::size_t>(count));
+  for (Number number = 0; number < count; ++number) {
+    order[static_cast<std::size_t>(number)] =
+        schedule.order == Schedule::Order::kReverse ? count - 1 - number : number;
+  }
+  std::mt19937_64 random(schedule.seed);
+  if (schedule.order == Schedule::Order::kShuffled) std::shuffle(order.begin(), order.end(), random);
+  return order;
+}
+
+std::atomic<long long> clusters_launched = 0;
+
+// Cluster after cluster; a block of each on every one of as many OS threads. (Clusters lie along the
+// grid's first axis, so that a cluster's blocks have consecutive numbers.)
+Fault run_clusters(const cudaLaunchConfig_t& config, const KernelCall& call, const Schedule& schedule,
+                   const std::vector<std::uint64_t>& order) {
+  const unsigned int size = cluster_size(config);
+  Cluster cluster(in_order(schedule, size));
+  std::atomic<bool> has_memory = true;
+  std::vector<std::thread> threads;
+  for (unsigned int rank = 0; rank < size; ++rank) {
+    threads.emplace_back([&, rank] {
+      Worker worker(config, call, schedule);
+      if (!worker.has_memory()) has_memory = false;
+      running.cluster = &cluster;
+      running.cluster_rank = rank;
+      for (const std::uint64_t number : order) {
+        if (has_memory) worker.poison();
+        cluster.enter(rank, worker.shared());
+        const bool goes_on = has_memory && cluster.fault().error == cudaSuccess;
+        cluster.leave(rank, goes_on ? worker.run(number * size + rank) : Fault{});
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  ++clusters_launched;
+  return has_memory ? cluster.fault() : Fault{cudaErrorMemoryAllocation, "no memory for a cluster's blocks"};
 }
 
 // " in <kernel>", or nothing for a kernel without an exported name.
@@ -188,59 +287,25 @@ cudaError_t launch(const cudaLaunchConfig_t& config, const KernelCall& call) {
   const cudaError_t refused = check(config, call.kernel);
   if (refused != cudaSuccess) return remember(refused);
 
-  ThreadState& state = thread_state();
-  const std::size_t shared_bytes = config.dynamicSmemBytes;
-  void* allocated = nullptr;
-  if (posix_memalign(&allocated, 16, shared_bytes + kCanaryBytes) != 0) {
-    return remember(cudaErrorMemoryAllocation);
-  }
-  const Memory dynamic_shared(static_cast<char*>(allocated));
-  std::memset(dynamic_shared.get() + shared_bytes, kPoison, kCanaryBytes);
-
   const Schedule schedule = Schedule::from_environment();
-  state.runner.configure(call, config.blockDim, schedule);
-  const std::uint64_t columns = config.gridDim.x, rows = config.gridDim.y;
-  const std::uint64_t blocks = columns * rows * config.gridDim.z;
-  std::vector<std::uint64_t> shuffled;
-  if (schedule.order == Schedule::Order::kShuffled) {
-    shuffled.resize(blocks);
-    for (std::uint64_t block = 0; block < blocks; ++block) shuffled[block] = block;
-    std::mt19937_64 random(schedule.seed);
-    std::shuffle(shuffled.begin(), shuffled.end(), random);
-  }
-
-  blockDim = config.blockDim;
-  gridDim = config.gridDim;
-  running.dynamic_shared = dynamic_shared.get();
-  running.runner = &state.runner;
+  const std::uint64_t blocks = std::uint64_t{config.gridDim.x} * config.gridDim.y * config.gridDim.z;
   Fault fault;
-  for (std::uint64_t turn = 0; turn < blocks && fault.error == cudaSuccess; ++turn) {
-    std::uint64_t block = turn;
-    if (schedule.order == Schedule::Order::kReverse) block = blocks - 1 - turn;
-    if (schedule.order == Schedule::Order::kShuffled) block = shuffled[turn];
-    const uint3 index = {static_cast<unsigned int>(block % columns),
-                         static_cast<unsigned int>(block / columns % rows),
-                         static_cast<unsigned int>(block / columns / rows)};
-    blockIdx = index;
-    std::memset(dynamic_shared.get(), kPoison, shared_bytes);
-    if (state.static_shared.bytes != 0) {
-      std::memset(state.static_shared.begin, kPoison, state.static_shared.bytes);
-    }
-    fault = state.runner.run(index, block);
-    const char* const canary = dynamic_shared.get() + shared_bytes;
-    const bool written = std::any_of(canary, canary + kCanaryBytes,
-                                     [](char byte) { return static_cast<unsigned char>(byte) != kPoison; });
-    if (fault.error == cudaSuccess && written) {
-      char text[128];
-      std::snprintf(text, sizeof(text),
-                    "write past the end of dynamic shared memory (%zu bytes) [block (%u, %u, %u)]",
-                    shared_bytes, index.x, index.y, index.z);
-      fault = {cudaErrorIllegalAddress, text};
+  if (cluster_size(config) > 1) {
+    fault = run_clusters(config, call, schedule, in_order(schedule, blocks / cluster_size(config)));
+  } else {
+    Worker worker(config, call, schedule);
+    if (!worker.has_memory()) return remember(cudaErrorMemoryAllocation);
+    std::vector<std::uint64_t> shuffled;
+    if (schedule.order == Schedule::Order::kShuffled) shuffled = in_order(schedule, blocks);
+    for (std::uint64_t turn = 0; turn < blocks && fault.error == cudaSuccess; ++turn) {
+      std::uint64_t block = turn;
+      if (schedule.order == Schedule::Order::kReverse) block = blocks - 1 - turn;
+      if (schedule.order == Schedule::Order::kShuffled) block = shuffled[turn];
+      worker.poison();
+      fault = worker.run(block);
     }
   }
-  running.runner = nullptr;
-  running.dynamic_shared = nullptr;
-  return fault.error == cudaSuccess ? cudaSuccess : remember(report(state, fault, call.kernel));
+  return fault.error == cudaSuccess ? cudaSuccess : remember(report(thread_state(), fault, call.kernel));
 }
 
 const char* last_fault() { return thread_state().last_fault.c_str(); }
@@ -262,6 +327,21 @@ std::uint64_t warp_collective(Collective kind, unsigned int mask, std::uint64_t 
   return running_block("a warp primitive").collective(kind, mask, value, argument, width);
 }
 
+unsigned int cluster_rank() { return running.cluster_rank; }
+unsigned int cluster_blocks() { return running.cluster == nullptr ? 1 : running.cluster->blocks(); }
+
+void* shared_of(void* address, unsigned int rank) {
+  if (running.cluster == nullptr && rank == 0) return address;
+  void* const found =
+      running.cluster == nullptr ? nullptr : running.cluster->shared_of(running.cluster_rank, address, rank);
+  if (found == nullptr) {
+    device_trap("the address is not in shared memory, or the cluster has no such block any more");
+  }
+  return found;
+}
+
+long long cluster_launches() { return clusters_launched; }
+
 unsigned int this_lane() { return running_block("__activemask").lane(); }
 
 void device_trap(const char* what) { running_block(what).fault(std::string(what)); }
@@ -270,4 +350,5 @@ void device_trap(const char* what) { running_block(what).fault(std::string(what)
 
 // For callers that load the library with ctypes.
 extern "C" const char* reid_ops_emulation_last_fault() { return reid_ops_emulation::last_fault(); }
+extern "C" long long reid_ops_emulation_cluster_launches() { return reid_ops_emulation::cluster_launches(); }
 extern "C" void reid_ops_emulation_clear_last_fault() { reid_ops_emulation::clear_last_fault(); }

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <mutex>
 #include <unordered_map>
+#include <unordered_set>
 
 #include "device.h"
 
@@ -15,6 +16,7 @@ namespace {
 struct KernelLimits {
   std::mutex mutex;
   std::unordered_map<const void*, std::size_t> dynamic_shared_bytes;
+  std::unordered_set<const void*> large_clusters;
 };
 
 KernelLimits& kernel_limits() {
@@ -29,6 +31,44 @@ std::size_t dynamic_shared_limit(const void* kernel) {
   const std::lock_guard<std::mutex> lock(limits.mutex);
   const auto found = limits.dynamic_shared_bytes.find(kernel);
   return found == limits.dynamic_shared_bytes.end() ? kSharedBytesDefault : found->second;
+}
+
+unsigned int cluster_limit(const void* kernel) {
+  KernelLimits& limits = kernel_limits();
+  const std::lock_guard<std::mutex> lock(limits.mutex);
+  return limits.large_clusters.count(kernel) != 0 ? kMostClusterBlocks : kPortableClusterBlocks;
+}
+
+unsigned int cluster_size(const cudaLaunchConfig_t& config) {
+  for (unsigned int index = 0; index < config.numAttrs; ++index) {
+    const cudaLaunchAttribute& attribute = config.attrs[index];
+    if (attribute.id == cudaLaunchAttributeClusterDimension) return attribute.val.clusterDim.x;
+  }
+  return 1;
+}
+
+cudaError_t check_cluster(const cudaLaunchConfig_t& config, const void* kernel) {
+  for (unsigned int index = 0; index < config.numAttrs; ++index) {
+    const cudaLaunchAttribute& attribute = config.attrs[index];
+    const auto& cluster = attribute.val.clusterDim;
+    if (attribute.id != cudaLaunchAttributeClusterDimension) continue;
+    if (cluster.y != 1 || cluster.z != 1) return cudaErrorNotSupported;  // here, not on the device
+    if (cluster.x == 0 || cluster.x > cluster_limit(kernel)) return cudaErrorInvalidClusterSize;
+    if (config.gridDim.x % cluster.x != 0) return cudaErrorInvalidConfiguration;
+  }
+  return cudaSuccess;
+}
+
+cudaError_t resident_clusters(int* clusters, const void* kernel, const cudaLaunchConfig_t& config) {
+  const cudaError_t refused = check_cluster(config, kernel);
+  if (refused != cudaSuccess) return remember(refused);
+  if (config.dynamicSmemBytes > dynamic_shared_limit(kernel)) return remember(cudaErrorInvalidValue);
+  const dim3 block = config.blockDim;
+  int blocks = 0;
+  const cudaError_t error =
+      resident_blocks(&blocks, static_cast<int>(block.x * block.y * block.z), config.dynamicSmemBytes);
+  *clusters = blocks * kMultiprocessors / static_cast<int>(cluster_size(config));
+  return error;
 }
 
 cudaError_t resident_blocks(int* blocks, int block_threads, std::size_t dynamic_shared_bytes) {
@@ -50,6 +90,16 @@ cudaError_t cudaPeekAtLastError() { return reid_ops_emulation::last_error(false)
 cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute, int value) {
   if (kernel == nullptr) return remember(cudaErrorInvalidDeviceFunction);
   if (attribute == cudaFuncAttributePreferredSharedMemoryCarveout) return cudaSuccess;
+  if (attribute == cudaFuncAttributeNonPortableClusterSizeAllowed) {
+    auto& limits = reid_ops_emulation::kernel_limits();
+    const std::lock_guard<std::mutex> lock(limits.mutex);
+    if (value != 0) {
+      limits.large_clusters.insert(kernel);
+    } else {
+      limits.large_clusters.erase(kernel);
+    }
+    return cudaSuccess;
+  }
   if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize || value < 0 ||
       static_cast<std::size_t>(value) > reid_ops_emulation::kSharedBytesOptIn) {
     return remember(cudaErrorInvalidValue);
@@ -64,6 +114,7 @@ cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void* ke
   if (attributes == nullptr || kernel == nullptr) return remember(cudaErrorInvalidValue);
   *attributes = {};
   attributes->maxThreadsPerBlock = 1024;
+  attributes->ptxVersion = attributes->binaryVersion = 90;
   attributes->maxDynamicSharedSizeBytes = static_cast<int>(reid_ops_emulation::dynamic_shared_limit(kernel));
   return cudaSuccess;
 }
@@ -154,24 +205,25 @@ cudaError_t cudaMemsetAsync(void* address, int value, std::size_t bytes, cudaStr
   return cudaMemset(address, value, bytes);
 }
 
-#define REID_OPS_EMULATION_ERRORS(visit)                                                                    \
-  visit(cudaSuccess, "no error") visit(cudaErrorInvalidValue, "invalid argument")                           \
-      visit(cudaErrorMemoryAllocation, "out of memory")                                                     \
-          visit(cudaErrorInitializationError, "initialization error")                                       \
-              visit(cudaErrorInvalidConfiguration, "invalid configuration argument") visit(                 \
-                  cudaErrorInvalidDeviceFunction, "invalid device function")                                \
-                  visit(cudaErrorNoDevice, "no CUDA-capable device is detected") visit(                     \
-                      cudaErrorInvalidDevice, "invalid device ordinal")                                     \
-                      visit(cudaErrorInvalidResourceHandle, "invalid resource handle") visit(               \
-                          cudaErrorNotReady, "device not ready")                                            \
-                          visit(cudaErrorIllegalAddress, "an illegal memory access was encountered") visit( \
-                              cudaErrorLaunchOutOfResources, "too many resources requested for launch")     \
-                              visit(cudaErrorLaunchTimeout, "the launch timed out and was terminated")      \
-                                  visit(cudaErrorAssert, "device-side assert triggered")                    \
-                                      visit(cudaErrorMisalignedAddress, "misaligned address")               \
-                                          visit(cudaErrorLaunchFailure, "unspecified launch failure")       \
-                                              visit(cudaErrorNotSupported, "operation not supported")       \
-                                                  visit(cudaErrorUnknown, "unknown error")
+#define REID_OPS_EMULATION_ERRORS(visit)                                                                     \
+  visit(cudaSuccess, "no error") visit(cudaErrorInvalidValue, "invalid argument")                            \
+      visit(cudaErrorMemoryAllocation, "out of memory")                                                      \
+          visit(cudaErrorInitializationError, "initialization error")                                        \
+              visit(cudaErrorInvalidConfiguration, "invalid configuration argument") visit(                  \
+                  cudaErrorInvalidDeviceFunction, "invalid device function")                                 \
+                  visit(cudaErrorNoDevice, "no CUDA-capable device is detected") visit(                      \
+                      cudaErrorInvalidDevice, "invalid device ordinal")                                      \
+                      visit(cudaErrorInvalidResourceHandle, "invalid resource handle") visit(                \
+                          cudaErrorNotReady, "device not ready")                                             \
+                          visit(cudaErrorIllegalAddress, "an illegal memory access was encountered") visit(  \
+                              cudaErrorLaunchOutOfResources, "too many resources requested for launch")      \
+                              visit(cudaErrorLaunchTimeout, "the launch timed out and was terminated")       \
+                                  visit(cudaErrorAssert, "device-side assert triggered")                     \
+                                      visit(cudaErrorMisalignedAddress, "misaligned address")                \
+                                          visit(cudaErrorLaunchFailure, "unspecified launch failure")        \
+                                              visit(cudaErrorNotSupported, "operation not supported")        \
+                                                  visit(cudaErrorInvalidClusterSize, "invalid cluster size") \
+                                                      visit(cudaErrorUnknown, "unknown error")
 
 const char* cudaGetErrorName(cudaError_t error) {
 #define REID_OPS_EMULATION_NAME(name, text) \

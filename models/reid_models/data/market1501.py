@@ -17,7 +17,7 @@ LAYOUT = """\
 
 
 def read_market1501(root: str | os.PathLike[str]) -> ReidDataset:
-    """Reads Market-1501 (paper 000, section IV-A).
+    """Reads Market-1501 (HSGNet, section IV-A).
 
     Protocol: gallery images of a query's identity from its own camera are junk, and so is identity -1;
     identity 0 are distractors, which are wrong for every query. Both stay in the gallery's 19,732 images.

@@ -1,4 +1,4 @@
-"""P x K batches: P identities with K images each (paper 000, section IV-B: 32 x 4)."""
+"""P x K batches: P identities with K images each (HSGNet, section IV-B: 32 x 4)."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ class SplitCounts:
     gallery_images: int | None = None
 
 
-#: By the name in :attr:`ReidDataset.name`. The first five are of paper 000, section IV-A; what VehicleID's
+#: By the name in :attr:`ReidDataset.name`. The first five are of HSGNet, section IV-A; what VehicleID's
 #: gallery holds follows from its protocol, with one image an identity. The last is counted.
 SPLIT_TABLE: Mapping[str, SplitCounts] = MappingProxyType(
     {

@@ -29,7 +29,7 @@ def read_vehicleid(
     draws: int = 10,
     seed: int = 0,
 ) -> ReidDataset:
-    """Reads VehicleID (paper 000, section IV-A; Test800, Test1600 and Test2400 in Table II).
+    """Reads VehicleID (HSGNet, section IV-A; Test800, Test1600 and Test2400 in Table II).
 
     Protocol: of each test identity one image is drawn at random; results are means over the draws. There are
     no cameras (all are 0) and no junk. Draw d depends on ``seed`` and d alone.

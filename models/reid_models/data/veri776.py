@@ -20,7 +20,7 @@ LAYOUT = """\
 
 
 def read_veri776(root: str | os.PathLike[str]) -> ReidDataset:
-    """Reads VeRi-776 (paper 000, section IV-A).
+    """Reads VeRi-776 (HSGNet, section IV-A).
 
     Protocol, the official rule: gallery images of a query's identity from its own camera are junk. So the
     queries, which are in the gallery as well, never find themselves. Where the official lists

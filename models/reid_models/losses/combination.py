@@ -1,4 +1,4 @@
-"""Weighted sums of losses, declared as data (paper 000, Eq. 12)."""
+"""Weighted sums of losses, declared as data (HSGNet, Eq. 12)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Triplet loss with mining inside the batch (paper 000, Eq. 15)."""
+"""Triplet loss with mining inside the batch (HSGNet, Eq. 15)."""
 
 from __future__ import annotations
 

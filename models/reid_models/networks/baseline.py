@@ -1,4 +1,4 @@
-"""HSGNet's baseline: trunk, global max pooling, CBR and classifier (paper 000, section III-A)."""
+"""HSGNet's baseline: trunk, global max pooling, CBR and classifier (section III-A)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""HSGNet: the baseline with hierarchical similarity graph modules behind its stages (paper 000)."""
+"""HSGNet: the baseline with hierarchical similarity graph modules behind its stages."""
 
 from __future__ import annotations
 

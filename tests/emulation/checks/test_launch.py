@@ -12,7 +12,6 @@ import pytest
 from tests.emulation.support import (
     INVALID_CONFIGURATION,
     INVALID_VALUE,
-    NOT_SUPPORTED,
     SUCCESS,
     Library,
     uints,
@@ -55,7 +54,6 @@ def test_launch_shared_memory(library: Library) -> None:
     assert library("run_launch", one, one, ctypes.c_ulonglong(48 * 1024 + 1)) == INVALID_VALUE
     assert library("run_launch_raised", ctypes.c_ulonglong(232448)) == SUCCESS
     assert library("run_launch_raised", ctypes.c_ulonglong(232449)) == INVALID_VALUE
-    assert library("run_launch_cluster") == NOT_SUPPORTED
     library("run_get_last_error")
 
 

@@ -218,18 +218,6 @@ int run_launch_raised(unsigned long long shared_bytes) {
   return reid_ops::launch(nothing_else, dim3(1), dim3(1), shared_bytes, nullptr);
 }
 
-int run_launch_cluster() {
-  cudaLaunchAttribute attribute = {};
-  attribute.id = cudaLaunchAttributeClusterDimension;
-  attribute.val.clusterDim.x = 2;
-  attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
-  cudaLaunchConfig_t config = {};
-  config.gridDim = dim3(2);
-  config.attrs = &attribute;
-  config.numAttrs = 1;
-  return cudaLaunchKernelEx(&config, nothing);
-}
-
 int run_get_last_error() { return cudaGetLastError(); }
 int run_peek_at_last_error() { return cudaPeekAtLastError(); }
 int run_device_attribute(int attribute, int* value) {

@@ -20,7 +20,9 @@ namespace reid_ops_emulation {
 struct Running {
   void* dynamic_shared;
   struct BlockRunner* runner;  // null outside of a launch
-  unsigned int marker;         // not zero, as above
+  class Cluster* cluster;      // null for a launch without clusters
+  unsigned int cluster_rank;
+  unsigned int marker;  // not zero, as above
 };
 extern __thread Running running;
 
@@ -30,8 +32,14 @@ inline void* dynamic_shared_memory() { return running.dynamic_shared; }
 const char* last_fault();
 void clear_last_fault();
 
-enum class Barrier { kSyncThreads, kSyncThreadsAnd, kSyncThreadsOr, kSyncThreadsCount };
+enum class Barrier { kSyncThreads, kSyncThreadsAnd, kSyncThreadsOr, kSyncThreadsCount, kSyncCluster };
 int block_barrier(Barrier kind, int predicate);
+
+// The cluster's blocks: what common/cluster.h makes of it. Without clusters, a block is one of its own.
+unsigned int cluster_rank();
+unsigned int cluster_blocks();
+void* shared_of(void* address, unsigned int rank);
+long long cluster_launches();  // so far, of the whole process
 
 // Ends the launch with a fault in the name of the calling device thread.
 [[noreturn]] void device_trap(const char* what);

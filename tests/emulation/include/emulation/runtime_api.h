@@ -24,6 +24,7 @@ enum cudaError {
   cudaErrorMisalignedAddress = 716,
   cudaErrorLaunchFailure = 719,
   cudaErrorNotSupported = 801,
+  cudaErrorInvalidClusterSize = 912,
   cudaErrorUnknown = 999
 };
 using cudaError_t = cudaError;
@@ -67,7 +68,8 @@ struct cudaLaunchConfig_t {
 
 enum cudaFuncAttribute {
   cudaFuncAttributeMaxDynamicSharedMemorySize = 8,
-  cudaFuncAttributePreferredSharedMemoryCarveout = 9
+  cudaFuncAttributePreferredSharedMemoryCarveout = 9,
+  cudaFuncAttributeNonPortableClusterSizeAllowed = 14
 };
 struct cudaFuncAttributes {
   std::size_t sharedSizeBytes;
@@ -75,6 +77,8 @@ struct cudaFuncAttributes {
   std::size_t localSizeBytes;
   int maxThreadsPerBlock;
   int numRegs;
+  int ptxVersion;
+  int binaryVersion;
   int maxDynamicSharedSizeBytes;
 };
 cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute, int value);
@@ -137,6 +141,14 @@ cudaError_t cudaMemcpyToSymbolAsync(Symbol& symbol, const void* from, std::size_
 
 namespace reid_ops_emulation {
 cudaError_t resident_blocks(int* blocks, int block_threads, std::size_t dynamic_shared_bytes);
+cudaError_t resident_clusters(int* clusters, const void* kernel, const cudaLaunchConfig_t& config);
+}  // namespace reid_ops_emulation
+
+// How many clusters of the configuration's size fit on the whole device, likewise.
+template <typename... Parameters>
+cudaError_t cudaOccupancyMaxActiveClusters(int* clusters, void (*kernel)(Parameters...),
+                                           const cudaLaunchConfig_t* config) {
+  return reid_ops_emulation::resident_clusters(clusters, reinterpret_cast<const void*>(kernel), *config);
 }
 
 // How many blocks fit by threads and dynamic shared memory; registers are not known here.
