@@ -98,7 +98,7 @@ def train_recipe(method: str, runs: Path, epochs: int | None, stages: Stages) ->
     recipe = load_recipe(RECIPES[method])
     overrides = ["--trainer.enable_model_summary", "false"]
     if epochs is not None:
-        overrides += ["--trainer.max_epochs", str(epochs)]
+        overrides += ["--trainer.max_epochs", str(epochs), "--trainer.check_val_every_n_epoch", str(epochs)]
     with stages.timed(method, "training"):
         folder = train({**recipe.config, "name": method, "runs": str(runs)}, overrides)
     return load_trained(folder)

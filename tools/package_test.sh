@@ -57,7 +57,8 @@ echo "--- clean environment, the torch it was built with"
 "$work/newest/bin/python" -m pip install -qq --no-index --no-deps "$wheel"
 run_tests "$work/newest/bin/python"
 # reid_models from the wheel, with its data; its other tests do not depend on how it was installed.
-(cd "$work/run" && "$work/newest/bin/python" -m pytest -q -p no:cacheprovider tests/models/test_data.py tests/models/test_images.py)
+(cd "$work/run" && "$work/newest/bin/python" -m pytest -q -p no:cacheprovider \
+  tests/models/test_{data,images,recipes}.py && "$work/newest/bin/reid" recipes omniglot_hsgnet >/dev/null)
 
 echo "--- clean environment, torch $oldest_torch"
 # Kept between runs: only the wheel is installed anew.

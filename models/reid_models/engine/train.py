@@ -162,6 +162,7 @@ def _quiet() -> Iterator[None]:
             ".*does not have many workers.*",  # data.workers is the user's
             ".*sync_dist=True.*",  # what is logged is the same in every process
             ".*torch.distributed.nn.functional.all_gather is deprecated.*",  # Lightning calls it
+            ".*isinstance\\(treespec, LeafSpec\\).*",  # likewise
         ):
             warnings.filterwarnings("ignore", message)
         yield
