@@ -7,8 +7,8 @@ a time, as torchvision's users do, with one worker to three.
 
 "evaluation" has no randomness, and every eighth pixel of every eighth row is compared. "training" draws
 random numbers, so what is compared there are the labels, in order; that the images are right is checked
-apart, before a case is timed, on black images filled with black, which flips, crops and erasing leave as they
-are.
+apart, before a case is timed: on black images filled with black, which flips, crops and erasing leave as they
+are, and on images half white and half grey, of which as many as should be are flipped, moved and erased.
 
 Needs the extra ``models``. Images are made up, as large as the datasets' are, and lie in a temporary folder.
 """
@@ -40,7 +40,8 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 OURS_WORKERS = 2
 IMAGES_PER_IDENTITY = 4
 SHOWN = 8  # every eighth pixel and row is compared
-BLACK_IMAGES = 8
+NOISE, BLACK, HALVES = "noise", "black", "halves"  # what is on the images
+CHECKED_IMAGES = {BLACK: 8, HALVES: 128}
 
 # ---------------------------------------------------------------------------------------------- sizes
 
@@ -87,8 +88,8 @@ def work(case: Case, mode: Mode, element_size: int) -> Work:
 
 
 @functools.cache
-def _records(sizes: tuple[int, ...], black: bool = False) -> tuple[ImageRecord, ...]:
-    """Files with smooth colours and noise, which take a decoder as long as photographs do."""
+def _records(sizes: tuple[int, ...], picture: str = NOISE) -> tuple[ImageRecord, ...]:
+    """Files; those with smooth colours and noise take a decoder as long as photographs do."""
     from reid_models.data import ImageRecord
 
     images, _, least, greatest, height, width = sizes
@@ -96,25 +97,27 @@ def _records(sizes: tuple[int, ...], black: bool = False) -> tuple[ImageRecord, 
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     random = np.random.default_rng(0)
     records = []
-    for number in range(BLACK_IMAGES if black else images):
+    for number in range(CHECKED_IMAGES.get(picture, images)):
         rows = int(random.integers(least, greatest + 1))
         columns = rows * width // height
         path = folder / f"{number:05}.jpg"
-        path.write_bytes(_jpeg(rows, columns, random, black))
+        path.write_bytes(_jpeg(rows, columns, random, picture))
         records.append(ImageRecord(str(path), number // IMAGES_PER_IDENTITY, 0))
     return tuple(records)
 
 
-def _jpeg(height: int, width: int, random: np.random.Generator, black: bool) -> bytes:
+def _jpeg(height: int, width: int, random: np.random.Generator, picture: str) -> bytes:
     from PIL import Image
 
-    coarse = random.integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8)
-    smooth = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
-    pixels = np.asarray(smooth) + random.normal(0, 5, (height, width, 3))
+    pixels = np.zeros((height, width, 3), np.uint8)
+    if picture == HALVES:
+        pixels[:, : width // 2], pixels[:, width // 2 :] = 255, 128
+    if picture == NOISE:
+        coarse = random.integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8)
+        smooth = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+        pixels = (np.asarray(smooth) + random.normal(0, 5, (height, width, 3))).clip(0, 255).astype(np.uint8)
     stream = io.BytesIO()
-    Image.fromarray((0 if black else 1) * pixels.clip(0, 255).astype(np.uint8)).save(
-        stream, "JPEG", quality=90
-    )
+    Image.fromarray(pixels).save(stream, "JPEG", quality=90)
     return stream.getvalue()
 
 
@@ -142,14 +145,14 @@ def _collected(batches: Batches, like: Tensor, training: bool) -> Tensor:
 
 
 @functools.cache
-def _our_batches(sizes: tuple[int, ...], training: bool, pinned: bool, black: bool = False) -> Batches:
+def _our_batches(sizes: tuple[int, ...], training: bool, pinned: bool, picture: str = NOISE) -> Batches:
     """One loader for all calls, whose workers live on, as in training."""
     from reid_models import data
 
-    records, (_, batch, _, _, *target) = _records(sizes, black), sizes
+    records, (_, batch, _, _, *target) = _records(sizes, picture), sizes
     erase = {"p": ERASE, "fill": "mean", "mean": 0.0}
     augmentation = data.Augmentation(pad=PAD, erase=erase, mean=MEAN, std=STD)
-    workers = 0 if black else OURS_WORKERS
+    workers = OURS_WORKERS if picture == NOISE else 0
     loader: Any
     if not training:
         loader = data.make_evaluation_loader(
@@ -206,9 +209,9 @@ class _Images(torch.utils.data.Dataset[tuple[Tensor, int]]):
 
 @functools.cache
 def _torchvision_batches(
-    by: str, workers: int, sizes: tuple[int, ...], training: bool, pinned: bool, black: bool = False
+    by: str, workers: int, sizes: tuple[int, ...], training: bool, pinned: bool, picture: str = NOISE
 ) -> Batches:
-    records, (_, batch, _, _, *target) = _records(sizes, black), sizes
+    records, (_, batch, _, _, *target) = _records(sizes, picture), sizes
     sampler = _sampler(records, min(batch, len(records))) if training else None
     order: dict[str, Any] = {"batch_sampler": sampler} if training else {"batch_size": batch}
     loader = torch.utils.data.DataLoader(
@@ -262,16 +265,49 @@ def _reference(like: Tensor, *, sizes: Tensor, training: bool) -> Tensor:
 
 @functools.cache
 def _check_training(sizes: tuple[int, ...], dtype: torch.dtype, device: str) -> None:
-    """CheckFailed unless black images come out of every training pipeline as they should."""
-    black = torch.tensor([-mean / std for mean, std in zip(MEAN, STD, strict=True)])[:, None, None]
-    pipelines = {"ours": _our_batches(sizes, True, False, black=True)}
+    """CheckFailed unless images come out of every training pipeline as they should."""
+    mean, std = (torch.tensor(values)[:, None, None] for values in (MEAN, STD))
+    for name, images in _checked_images(BLACK, sizes, dtype, device):
+        expected = (-mean / std).expand(len(images), 3, *sizes[4:])
+        if images.shape != expected.shape or not torch.allclose(images, expected, rtol=1e-2, atol=0):
+            raise CheckFailed(f"input_pipeline: {name} does not leave black images as they are")
+    for name, images in _checked_images(HALVES, sizes, dtype, device):
+        _check_randomness(name, images * std + mean)
+
+
+def _checked_images(
+    picture: str, sizes: tuple[int, ...], dtype: torch.dtype, device: str
+) -> Iterator[tuple[str, Tensor]]:
+    """Every training pipeline's name and images, float32 on the CPU; the same every time."""
+    pipelines = {"ours": _our_batches(sizes, True, False, picture)}
     for by in ("tensor", "Pillow"):
-        pipelines[by] = _torchvision_batches(by, 0, sizes, True, False, black=True)
+        pipelines[by] = _torchvision_batches(by, 0, sizes, True, False, picture)
     for name, batches in pipelines.items():
-        for images, _ in batches(dtype, torch.device(device)):
-            expected = black.expand(images.shape[0], 3, *sizes[4:]).to(images)
-            if images.shape != expected.shape or not torch.allclose(images, expected, rtol=1e-2, atol=0):
-                raise CheckFailed(f"input_pipeline: {name} does not leave black images as they are")
+        with torch.random.fork_rng(devices=()):
+            torch.default_generator.manual_seed(0)
+            found = [images.float().cpu() for images, _ in batches(dtype, torch.device(device))]
+        yield name, torch.cat(found)
+
+
+def _check_randomness(name: str, images: Tensor) -> None:
+    """CheckFailed unless about as many of the halves (N, 3, H, W), in [0, 1], are changed as should be."""
+    bright, dark = images.mean(1) > 0.75, images.mean(1) < 0.25  # white; padding or erased
+    height, width = images.shape[2:]
+    found = {
+        # White is no longer on the left, where no crop moves grey.
+        "flipped": (~bright[:, :, : width // 2 - PAD].flatten(1).any(1), 0.5),
+        # The top or the bottom row is padding, for all crops but the one in the middle.
+        "moved": (dark[:, 0].all(1) | dark[:, -1].all(1), 1 - 1 / (2 * PAD + 1)),
+        # Something is dark where padding does not reach; what is erased is hardly ever smaller than the rest.
+        "erased": (dark[:, PAD : height - PAD, PAD : width - PAD].flatten(1).any(1), ERASE),
+    }
+    for change, (images_changed, expected) in found.items():
+        share = float(images_changed.float().mean())
+        deviation = (expected * (1 - expected) / len(images)) ** 0.5
+        if abs(share - expected) > 4 * deviation:
+            raise CheckFailed(
+                f"input_pipeline: {name} has {share:.2f} of the images {change}, expected {expected:.2f}"
+            )
 
 
 BENCHMARK = Benchmark(

@@ -68,7 +68,8 @@ def check_ours(benchmark: Benchmark, case: Case, mode: Mode, inputs: Inputs) -> 
         None if gradient is None else gradient[chosen].double(),
     )
     part = Outcome(found.output[chosen], tuple(tensor[chosen] for tensor in found.gradients))
-    reason = difference(part, exact, benchmark.tolerance[dtype]) or layout_fault(found.output, dtype)
+    fault = layout_fault(found.output, benchmark.output_dtype(dtype))
+    reason = difference(part, exact, benchmark.tolerance[dtype]) or fault
     if reason is None and not all(tensor.isfinite().all() for tensor in (found.output, *found.gradients)):
         reason = "a value is not finite"
     if reason is not None:
@@ -92,7 +93,8 @@ def refusal(
             :200
         ]  # no paths in results
     dtype = inputs.differentiable[0].dtype
-    return layout_fault(found.output, dtype) or difference(found, expected, 2 * benchmark.tolerance[dtype])
+    fault = layout_fault(found.output, benchmark.output_dtype(dtype))
+    return fault or difference(found, expected, 2 * benchmark.tolerance[dtype])
 
 
 def difference(found: Outcome, expected: Outcome, tolerance: float) -> str | None:
@@ -112,7 +114,7 @@ def difference(found: Outcome, expected: Outcome, tolerance: float) -> str | Non
 
 
 def layout_fault(output: Tensor, dtype: torch.dtype) -> str | None:
-    """Unlike results are not compared: all must give a contiguous tensor of the inputs' dtype."""
+    """Unlike results are not compared: all must give a contiguous tensor of one dtype, mostly the inputs'."""
     if output.dtype != dtype:
         return f"output has dtype {output.dtype}, expected {dtype}"
     return None if output.is_contiguous() else f"output is not contiguous: strides {output.stride()}"

@@ -89,6 +89,10 @@ def _every_row(case: Case, mode: Mode, device: str) -> bool:
     return True
 
 
+def _same_type(dtype: torch.dtype) -> torch.dtype:
+    return dtype
+
+
 def _all_rows(case: Case) -> list[int] | None:
     return None
 
@@ -103,7 +107,8 @@ class Benchmark:
     always compared with ours over the whole batch. ``gradient_mask`` is 1 where the output's gradient is well
     defined and 0 where rounding decides, such as a tie in a maximum. ``readme_cases`` names the rows of the
     README's table by device, ``readme_modes`` the modes. ``compiles`` tells on which rows ``torch.compile``
-    is timed too, where compiling takes a minute; ``compile_options`` are Inductor's.
+    is timed too, where compiling takes a minute; ``compile_options`` are Inductor's. ``output_dtype`` is the
+    outputs' by the inputs'.
     """
 
     name: str
@@ -123,6 +128,7 @@ class Benchmark:
     gradient_mask: Callable[[Inputs, Mode], Tensor | None] = _no_mask
     compiles: Callable[[Case, Mode, str], bool] = _every_row
     compile_options: Mapping[str, Any] = field(default_factory=dict)
+    output_dtype: Callable[[torch.dtype], torch.dtype] = _same_type
 
     def mode(self, name: str) -> Mode:
         """The mode of that name."""
