@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import io
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +77,26 @@ def test_a_jpeg_that_is_cut_off_is_damaged() -> None:
     for length in (3, 50, 400, len(content) // 2, len(content) - 1):
         with pytest.raises(ValueError, match=r"image is damaged or not an image"):
             decode_image(ImageRecord("image", 0, 0, content[:length]))
+
+
+def test_whatever_pillow_raises_names_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A PNG file cut anywhere in its chunks; struct.error and EOFError are no OSError."""
+    content = encoded(Image.new("RGB", (6, 8), (200, 30, 60)))
+    all_pixels = content.find(b"IEND") - 12  # two checksums and a length before
+    for length in range(8, all_pixels):
+        with pytest.raises(ValueError, match=r"image is damaged or not an image \(.+\)"):
+            decode_image(ImageRecord("image", 0, 0, content[:length]))
+    for error in (struct.error("unpack requires"), EOFError(), KeyError(1), zlib.error("incorrect")):
+        monkeypatch.setattr(Image, "open", functools.partial(_raise, error))
+        with pytest.raises(ValueError, match=r"image is damaged or not an image \(.+\)") as caught:
+            decode_image(ImageRecord("image", 0, 0, content))
+        assert caught.value.__cause__ is error
+        with pytest.raises(ValueError, match=r"1 images can't be read, such as\n  image is damaged"):
+            check_images([ImageRecord("image", 0, 0, content)])
+
+
+def _raise(error: Exception, *_: object) -> None:
+    raise error
 
 
 def test_image_dataset(tmp_path: Path) -> None:

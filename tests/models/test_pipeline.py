@@ -130,7 +130,11 @@ def test_affine_turns_every_image_its_own_way(images: ImageDataset) -> None:
     assert len({image.numpy().tobytes() for image in seen}) == len(seen) == 16
 
 
-def test_torchs_own_generator_is_left_alone(images: ImageDataset) -> None:
+def test_torchs_own_generator_is_left_alone(images: ImageDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(seed: int) -> None:
+        raise AssertionError("torch.manual_seed seeds the generators of GPUs as well")
+
+    monkeypatch.setattr(torch, "manual_seed", refuse)
     state = torch.get_rng_state()
     places = [(0, 0, 0), (1, 0, 1)]
     sampler = IdentitySampler(images.identities, identities_per_batch=2, images_per_identity=2)

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 from torchvision.transforms.v2 import functional
 
+from .._progress import track
 from .records import ImageRecord
 
 JPEG_START, JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
@@ -140,16 +141,18 @@ def _decode_any(content: bytes, record: ImageRecord) -> np.ndarray:
             if image.mode.startswith("I;16"):  # 16 bits, which Pillow would cut off at 255
                 image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
             return np.array(image if image.mode == "RGB" else image.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"decode_image: {record.path} is damaged or not an image ({error})") from error
+    except Exception as error:  # Pillow lets struct.error, EOFError, SyntaxError and others through
+        reason = str(error) or type(error).__name__
+        raise ValueError(f"decode_image: {record.path} is damaged or not an image ({reason})") from error
 
 
-def check_images(records: Iterable[ImageRecord], *, workers: int = 4) -> None:
+def check_images(records: Iterable[ImageRecord], *, workers: int = 4, progress: bool = False) -> None:
     """Decodes every image once, so that a damaged one is known before training starts.
 
     Args:
         records: of :class:`ReidDataset`.
         workers: threads, at least 1.
+        progress: a bar on stderr if it takes long.
 
     Raises:
         ValueError: images are missing or can't be decoded: how many, and the first few with their problem.
@@ -157,8 +160,10 @@ def check_images(records: Iterable[ImageRecord], *, workers: int = 4) -> None:
     Example:
         >>> check_images(dataset.train)
     """
+    records = tuple(records)
     with ThreadPoolExecutor(workers) as pool:
-        problems = [problem for problem in pool.map(_problem, records) if problem is not None]
+        checked = track(pool.map(_problem, records), "checking images", len(records), show=progress)
+        problems = [problem for problem in checked if problem is not None]
     if problems:
         first = "\n  ".join(problems[:5])
         raise ValueError(f"check_images: {len(problems)} images can't be read, such as\n  {first}")

@@ -155,8 +155,8 @@ def make_train_loader(
     """
     if images.size is None:
         raise ValueError("make_train_loader: images must have a size, got an ImageDataset with size=None")
-    _check_integer(workers, "workers", "make_train_loader")
-    _check_integer(seed, "seed", "make_train_loader")
+    check_integer(workers, "workers", "make_train_loader")
+    check_integer(seed, "seed", "make_train_loader")
     return DataLoader(
         _TrainBatches(images, affine, seed),
         batch_sampler=_NumberedBatches(sampler),
@@ -194,8 +194,8 @@ def make_evaluation_loader(
         >>> for batch in make_evaluation_loader(dataset.draws[0].query, image_size=(256, 128)):
         ...     features = model(Augmentation().evaluation(batch.image))
     """
-    _check_integer(workers, "workers", "make_evaluation_loader")
-    _check_integer(batch_size, "batch_size", "make_evaluation_loader", 1)
+    check_integer(workers, "workers", "make_evaluation_loader")
+    check_integer(batch_size, "batch_size", "make_evaluation_loader", 1)
     return DataLoader(
         ImageDataset(records, size=image_size),
         batch_size=batch_size,
@@ -255,7 +255,8 @@ class _TrainBatches(Dataset[TrainBatch]):
         if self.affine is None:
             return sample
         with torch.random.fork_rng(devices=()):  # the transform draws from torch's own generator
-            torch.manual_seed(_mixed(self.seed, place.epoch, place.number))
+            # Of the CPU alone: torch.manual_seed seeds GPUs' as well, which this fork does not restore.
+            torch.default_generator.manual_seed(_mixed(self.seed, place.epoch, place.number))
             return sample._replace(image=self.affine(sample.image))
 
 
@@ -287,7 +288,8 @@ def _random_affine(given: Mapping[str, Any] | None) -> v2.RandomAffine | None:
         raise type(error)(f"augmentation: affine is refused by torchvision: {error}") from None
 
 
-def _check_integer(value: int, argument: str, function: str, least: int = 0) -> None:
+def check_integer(value: int, argument: str, function: str, least: int = 0) -> None:
+    """Raises TypeError or ValueError unless the argument is an int, at least ``least``."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{function}: {argument} must be an int, got {type(value).__name__}")
     if value < least:
