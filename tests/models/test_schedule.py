@@ -97,7 +97,7 @@ def test_bad_schedules(schedule: dict[str, Any], message: str) -> None:
     [
         ({"lr": 0.1}, "optimizer: name must be given"),
         ({"name": "SGD"}, "optimizer: lr must be given"),
-        ({"name": "sgd", "lr": 0.1}, 'did you mean "SGD"|known: Adam'),
+        ({"name": "sgd", "lr": 0.1}, r"unknown optimizer 'sgd' \(known: Adam, AdamW, RMSprop, SGD\)"),
         ({"name": "Adam", "lr": 0.1, "momentum": 0.9}, "unknown argument of Adam 'momentum'"),
     ],
 )
