@@ -126,6 +126,15 @@ def run_killed(settings: Mapping[str, Any], step: int) -> None:
         train(settings)
 
 
+def run_noisy(settings: Mapping[str, Any], environment: Mapping[str, str], step: int | None) -> None:
+    """As torchrun starts a process; before a step it may end itself."""
+    torch.set_num_threads(1)
+    multiprocessing.set_start_method("fork", force=True)
+    os.environ.update(environment)
+    with NoisyModule(step):
+        train(settings)
+
+
 def run_shared(settings: Mapping[str, Any], path: str, environment: Mapping[str, str]) -> None:
     """As torchrun starts a process: first :func:`gradients`, saved, then a run."""
     torch.set_num_threads(1)

@@ -104,6 +104,7 @@ def test_options_of_lightning_and_the_network(tmp_path: Path) -> None:
     assert scheduler["total_steps"] == 6
     assert max(column(folder, "step/lr")) <= 1e-3 and column(folder, "lr")[-1] < 1e-6
     assert column(folder, "train/total") == column(folder, "train/cross_entropy(logits)")
+    assert [row["step"] for row in rows(folder) if row["step/total"]] == list("012345")  # once, not 12 times
     assert next(load_model(folder / "best.safetensors").parameters()).dtype == torch.float32
 
 
@@ -147,8 +148,15 @@ def test_a_loss_that_is_lost_ends_the_run(tmp_path: Path) -> None:
         (["--model.schedule.factr", "1"], 'did you mean "factor"'),
         (["--trainer.max_epoch", "3"], 'did you mean "--trainer.max_epochs"'),
         (["--trainer.max_epochs", "three"], "max_epochs.*Expected int"),
-        (["--trainer.precision", "12"], "precision"),
-        (["--trainer.devices", "0"], "devices|device"),
+        (["--trainer.precision", "12"], r"trainer\.precision.*12"),
+        (["--trainer.devices", "0"], r"trainer\.devices must be at least 1, got 0"),
+        (["--trainer.devices", "two"], r"trainer\.devices must be a number, numbers or auto, got 'two'"),
+        (["--trainer.devices", "3"], r"identities_per_batch must be a multiple of .* \(3\), got 4"),
+        (["--trainer.devices", "0,1,2"], r"identities_per_batch must be a multiple of .* \(3\), got 4"),
+        (["--trainer.limit_val_batches", "0.5"], r"limit_val_batches must be 1\.0 \(all\), 0 .* got 0\.5"),
+        (["--trainer.overfit_batches", "2"], r"overfit_batches must be 0 \(see limit_train_batches\), got 2"),
+        (["--data.workers", "-1"], "ReidDataModule: workers must be at least 0, got -1"),
+        (["--data.evaluation_batch_size", "0"], "evaluation_batch_size must be at least 1, got 0"),
         (["--checkpoint_every_n_steps", "0"], "checkpoint_every_n_steps must be at least 1, got 0"),
     ],
 )
@@ -214,6 +222,7 @@ def test_other_runs_are_not_overwritten(run: Path) -> None:
         (["--model.optimizer.lr", "0.1"], "model.optimizer.lr 0.01, got 0.1"),
         (["--seed_everything", "1"], "seed_everything 0, got 1"),
         (["--data.augmentation.pad", "2"], "data.augmentation.pad 0, got 2"),
+        (["--trainer.limit_train_batches", "2"], "trainer.limit_train_batches None, got 2"),
     ):
         with pytest.raises(ValueError, match=f"was begun with {key}"):
             train({**settings, "resume": True}, words)

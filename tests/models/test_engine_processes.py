@@ -15,7 +15,7 @@ import torch
 from reid_models import load_model
 from reid_models.engine.train import train
 
-from .engine_process import NoisyModule, gradients, recipe, run_killed, run_shared
+from .engine_process import NoisyModule, gradients, recipe, run_killed, run_noisy, run_shared
 
 
 @pytest.fixture(autouse=True)
@@ -90,6 +90,37 @@ def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
     assert not list(killed.glob("*.part")) and not list(killed.glob("*.kept"))
 
 
+def environments_of_two() -> list[dict[str, str]]:
+    """As torchrun sets them for two processes of one machine."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
+    shared |= {"LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0", "TORCHELASTIC_RUN_ID": "test"}
+    return [{**shared, "RANK": rank, "LOCAL_RANK": rank} for rank in "01"]
+
+
+def run_two(settings: dict[str, Any], step: int | None) -> list[int]:
+    processes = [start(run_noisy, settings, environment, step) for environment in environments_of_two()]
+    return [wait(process) for process in processes]
+
+
+def test_two_killed_processes_go_on_bit_for_bit(tmp_path: Path) -> None:
+    """Each with random numbers of its own, which both go on with."""
+    settings = recipe(tmp_path, checkpoint_every_n_steps=2, trainer={"max_epochs": 1})
+    assert run_two({**settings, "name": "whole"}, None) == [0, 0]
+    assert run_two({**settings, "name": "killed"}, 3) == [-9, -9]
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    assert weights(killed)["global_step"] == 2
+    states = weights(killed)["random_states"]
+    assert len(states) == 2 and not torch.equal(states[0]["torch"], states[1]["torch"])
+    assert run_two({**settings, "name": "killed", "resume": True}, None) == [0, 0]
+    assert rows(killed) == rows(whole)
+    found, expected = weights(killed), weights(whole)
+    for key in ("state_dict", "optimizer_states", "random_states"):
+        assert_same(found[key], expected[key], key)
+
+
 def test_two_processes_are_one(tmp_path: Path) -> None:
     """First gradients in float64, to rounding; then a whole run with HSGNet."""
     odd = {"identities": 34, "images_per_camera": 1, "size": [32, 32]}  # 51 test images do not divide
@@ -100,14 +131,9 @@ def test_two_processes_are_one(tmp_path: Path) -> None:
         model=gentle,
         trainer={"max_epochs": 1},
     )
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
-    shared |= {"LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0", "TORCHELASTIC_RUN_ID": "test"}
     processes = [
-        start(run_shared, settings | {"name": "two"}, str(tmp_path / "gradients"), shared | ranks)
-        for ranks in ({"RANK": rank, "LOCAL_RANK": rank} for rank in "01")
+        start(run_shared, settings | {"name": "two"}, str(tmp_path / "gradients"), environment)
+        for environment in environments_of_two()
     ]
     alone = gradients(0, 1)
     one = train({**settings, "name": "one"})

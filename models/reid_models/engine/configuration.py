@@ -8,6 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
+import torch.distributed
 from jsonargparse import Namespace
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser
@@ -15,12 +17,14 @@ from lightning.pytorch.cli import LightningArgumentParser
 from ..cli.command import parse
 from ..data.pipeline import Augmentation
 from ..losses import HSGNET_LOSSES
+from .checkpoints import LAST
 from .data_module import ReidDataModule
 from .module import ReidModule
 from .schedule import HSGNET_OPTIMIZER, HSGNET_SCHEDULE
 
 TRAINER_DEFAULTS: Mapping[str, Any] = {
     "max_epochs": 120,  # HSGNet, section IV-B
+    "devices": 1,  # several processes are torchrun's to start
     "sync_batchnorm": True,  # does nothing with one process
     "use_distributed_sampler": False,  # the data module shares batches out itself
     "reload_dataloaders_every_n_epochs": 1,  # epochs may differ by a batch
@@ -39,6 +43,7 @@ TRAINER_SKIPPED = {
 
 # What may change when a run goes on: where and how it runs, not what it computes.
 MAY_CHANGE = ("data.root", "data.workers", "data.check_images", "data.evaluation_batch_size")
+PRETRAINED = "model.options.pretrained"  # nor this, once there is a checkpoint, which has all weights
 
 
 def make_parser() -> LightningArgumentParser:
@@ -93,14 +98,23 @@ def read_configuration(
 ) -> Namespace:
     """A recipe's settings with those of a command line over them.
 
+    A run that goes on from a checkpoint has ``pretrained`` off: it need not fetch what it would replace.
+
     Raises:
-        ValueError: an unknown setting (the nearest is suggested) or a value of the wrong type.
+        ValueError: an unknown setting (the nearest is suggested), a value of the wrong type, or one that
+            training can't have.
 
     Example:
         >>> words = ["--data.root", "/data/Market-1501-v15.09.15", "--trainer.max_epochs", "3"]
         >>> configuration = read_configuration(make_parser(), recipe, words)
     """
-    return parse(parser, ["--config", json.dumps(recipe), *overrides])
+    configuration = parse(parser, ["--config", json.dumps(recipe), *overrides])
+    _check_batches(configuration.trainer)
+    _check_processes(configuration)
+    options, folder = configuration.model.options, Path(configuration.runs) / (configuration.name or "run")
+    if configuration.resume and (folder / LAST).exists() and options and "pretrained" in options:
+        options["pretrained"] = False
+    return configuration
 
 
 def check_same_run(stored: Mapping[str, Any], given: Mapping[str, Any], folder: Path) -> None:
@@ -110,6 +124,9 @@ def check_same_run(stored: Mapping[str, Any], given: Mapping[str, Any], folder: 
         ValueError: naming the first setting that differs.
     """
     before, now = _computed(stored), _computed(given)
+    if (folder / LAST).exists():
+        before.pop(PRETRAINED, None)
+        now.pop(PRETRAINED, None)
     for key in sorted(before.keys() | now.keys()):
         if before.get(key) != now.get(key):
             raise ValueError(
@@ -132,8 +149,51 @@ def _computed(settings: Mapping[str, Any]) -> dict[str, Any]:
     for group in ("seed_everything", "model", "data"):
         flatten(group, settings.get(group))
     trainer, schedule = settings["trainer"], settings["model"]["schedule"]
-    for key in ("precision", "accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm"):
-        flat[f"trainer.{key}"] = trainer[key]
+    keys = ["precision", "accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm"]
+    keys.append("limit_train_batches")
     if schedule is not None and schedule.get("name") == "one_cycle":  # which ends with the run
-        flat["trainer.max_epochs"] = trainer["max_epochs"]
+        keys += ["max_epochs", "max_steps"]
+    flat |= {f"trainer.{key}": trainer[key] for key in keys}
     return {key: value for key, value in flat.items() if key not in MAY_CHANGE}
+
+
+def _check_batches(trainer: Namespace) -> None:
+    """Retrieval is measured with all test images or not at all."""
+    limit = trainer.limit_val_batches
+    if limit is not None and limit != 0 and not (isinstance(limit, float) and limit == 1):
+        raise ValueError(f"trainer.limit_val_batches must be 1.0 (all), 0 (none) or null, got {limit}")
+    if trainer.overfit_batches:
+        got = trainer.overfit_batches
+        raise ValueError(f"trainer.overfit_batches must be 0 (see limit_train_batches), got {got}")
+
+
+def _check_processes(configuration: Namespace) -> None:
+    """Every process has as many identities of a batch."""
+    if torch.distributed.is_torchelastic_launched():  # it says how many there are, not the trainer's settings
+        return
+    trainer, identities = configuration.trainer, configuration.data.identities_per_batch
+    processes = _count_devices(trainer.devices, trainer.accelerator) * trainer.num_nodes
+    if processes < 1:
+        raise ValueError(f"trainer.devices must be at least 1, got {trainer.devices}")
+    if identities % processes:
+        raise ValueError(
+            "data.identities_per_batch must be a multiple of the number of processes, trainer.devices x "
+            f"trainer.num_nodes ({processes}), got {identities}"
+        )
+
+
+def _count_devices(devices: list[int] | str | int, accelerator: Any) -> int:
+    """As Lightning reads them: a number or a list, also as text, or all that there are."""
+    if devices in ("auto", "-1", -1):
+        return max(1, torch.cuda.device_count()) if accelerator in ("auto", "gpu", "cuda") else 1
+    if isinstance(devices, str):
+        words = [word for word in devices.split(",") if word.strip()]
+        devices = list(map(_device, words)) if "," in devices else _device(devices)
+    return len(devices) if isinstance(devices, list) else devices
+
+
+def _device(word: str) -> int:
+    try:
+        return int(word)
+    except ValueError:
+        raise ValueError(f"trainer.devices must be a number, numbers or auto, got {word!r}") from None

@@ -17,7 +17,13 @@ from reid_ops.metrics import evaluate_features
 
 from ..data import IdentitySampler, ImageDataset, ReidDataset, check_images, read_dataset
 from ..data.images import Sample
-from ..data.pipeline import Augmentation, TrainBatch, make_evaluation_loader, make_train_loader
+from ..data.pipeline import (
+    Augmentation,
+    TrainBatch,
+    check_integer,
+    make_evaluation_loader,
+    make_train_loader,
+)
 from ..data.records import ImageRecord
 
 
@@ -30,6 +36,9 @@ class ReidDataModule(LightningDataModule):
     that is resumed in the middle of an epoch.
 
     Validation extracts every test image once and judges by the dataset's protocol: the mean over its draws.
+    The datasets have no other images for it, and public re-identification code does the same: where a run
+    validates more than once, its best weights are chosen by the test images, and their numbers are the best
+    of several. With ``Trainer(check_val_every_n_epoch=max_epochs)`` the test images choose nothing.
 
     Args:
         dataset: one of :func:`reid_models.data.list_datasets`.
@@ -68,6 +77,8 @@ class ReidDataModule(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        check_integer(workers, "workers", "ReidDataModule")
+        check_integer(evaluation_batch_size, "evaluation_batch_size", "ReidDataModule", 1)
         self.dataset_name, self.root, self.dataset_options = dataset, root, dict(dataset_options or {})
         self.image_size = (image_size[0], image_size[1])
         self.identities_per_batch, self.images_per_identity = identities_per_batch, images_per_identity
@@ -116,21 +127,24 @@ class ReidDataModule(LightningDataModule):
             ValueError: images are missing or damaged; the message has their paths.
         """
         if self.check_images:
-            check_images(dict.fromkeys((*self.dataset.train, *self.test_records)))
+            check_images(dict.fromkeys((*self.dataset.train, *self.test_records)), progress=True)
             self.check_images = False  # they are now
 
     def count_steps(self) -> int:
         """Optimizer steps of the trainer's whole run. (Epochs may differ by a batch or two.)"""
-        trainer = self._trainer()
+        trainer, ends = self._trainer(), []
         if trainer.max_steps > 0:
-            return int(trainer.max_steps)
-        if trainer.max_epochs is None or trainer.max_epochs < 1:
+            ends.append(int(trainer.max_steps))
+        if trainer.max_epochs is not None and trainer.max_epochs > 0:
+            sampler, total = self.make_sampler(), 0
+            for epoch in range(trainer.max_epochs):
+                sampler.set_epoch(epoch)
+                batches = _limited(len(sampler), trainer.limit_train_batches)
+                total += math.ceil(batches / trainer.accumulate_grad_batches)
+            ends.append(total)
+        if not ends:
             raise ValueError(f"trainer: max_epochs must be given for this schedule, got {trainer.max_epochs}")
-        sampler, total = self.make_sampler(), 0
-        for epoch in range(trainer.max_epochs):
-            sampler.set_epoch(epoch)
-            total += math.ceil(len(sampler) / trainer.accumulate_grad_batches)
-        return total
+        return min(ends)
 
     def train_dataloader(self) -> EpochBatches:
         """The batches of the trainer's present epoch."""
@@ -185,7 +199,15 @@ class ReidDataModule(LightningDataModule):
 
         Args:
             features: (M, D) of :attr:`test_records` in their order; rows behind those are left out.
+
+        Raises:
+            ValueError: fewer features than test images.
         """
+        if len(features) < len(self.test_records):
+            raise ValueError(
+                f"ReidDataModule: features must be those of all {len(self.test_records)} test images, got "
+                f"{len(features)}: is the trainer's limit_val_batches set?"
+            )
         place = {record: row for row, record in enumerate(self.test_records)}
         rows = []
         for draw in self.dataset.draws:
@@ -254,6 +276,11 @@ class EpochBatches:
         """
         self._sampler.load_state_dict(state)
         self._state, self._length = dict(state), len(self._sampler)
+
+
+def _limited(batches: int, limit: int | float) -> int:
+    """As Lightning limits them: to a number, or, by a float, to a share."""
+    return int(batches * limit) if isinstance(limit, float) else min(batches, limit)
 
 
 def _draw_from_own_generator(loader: DataLoader[Any]) -> None:

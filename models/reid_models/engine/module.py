@@ -30,7 +30,8 @@ class ReidModule(LightningModule):
         image_size: height and width. (Likewise.)
         network: one of :func:`reid_models.list_models`.
         options: of the network, as for :func:`reid_models.create_model`.
-        losses: terms with the fields of :class:`LossTerm`; None: :data:`HSGNET_LOSSES`.
+        losses: terms with the fields of :class:`LossTerm`; None: :data:`HSGNET_LOSSES`. With several
+            processes every output needs a term, if only with weight 0: DDP wants every gradient.
         optimizer: name and arguments, see :func:`make_optimizer`; None: :data:`HSGNET_OPTIMIZER`.
         schedule: name and arguments, see :func:`make_schedule`; None: HSGNet's, ``{"name": "step"}``.
         channels_last: network and images in channels-last, which tensor cores want.
@@ -38,16 +39,19 @@ class ReidModule(LightningModule):
 
     Logs:
         ``train/total``, ``train/<term>`` and ``lr`` for each epoch; ``step/total``, ``step/<term>`` and
-        ``step/lr`` every ``log_every_n_steps`` steps; ``val/mAP``, ``val/mINP``, ``val/rank1`` of each
-        validation. Column ``step`` counts optimizer steps done before; ``epoch`` counts from 0.
+        ``step/lr`` every ``log_every_n_steps`` steps (of the last batch, if a step accumulates several);
+        ``val/mAP``, ``val/mINP``, ``val/rank1`` of each validation. Column ``step`` counts optimizer steps
+        done before; ``epoch`` counts from 0.
 
     Raises:
         TypeError, ValueError: an argument is not as described; unknown names suggest the nearest.
+        RuntimeError: in training, a loss or a weight is no longer finite. No checkpoint holds it.
 
     Example:
         >>> data = ReidDataModule("market1501", root, image_size=(256, 128))
         >>> module = ReidModule(data.num_classes, data.image_size, "hsgnet", {"pretrained": True})
-        >>> Trainer(max_epochs=120, use_distributed_sampler=False).fit(module, data)
+        >>> trainer = Trainer(max_epochs=120, devices=1, reload_dataloaders_every_n_epochs=1)
+        >>> trainer.fit(module, data)
     """
 
     def __init__(
@@ -85,7 +89,9 @@ class ReidModule(LightningModule):
 
     def forward(self, images: Tensor) -> Any:
         """The network's outputs for normalised images (N, 3, H, W)."""
-        return self.network(images.contiguous(memory_format=self.memory_format))
+        # The augmentation gives float32; with a "true" precision the network's weights are of another type.
+        dtype = next(self.network.parameters()).dtype
+        return self.network(images.to(dtype).contiguous(memory_format=self.memory_format))
 
     def training_step(self, batch: TrainBatch, batch_idx: int) -> Tensor:
         """The weighted loss of the joint batch."""
@@ -96,7 +102,8 @@ class ReidModule(LightningModule):
         trainer: Any = self.trainer
         self._rate = trainer.optimizers[0].param_groups[0]["lr"]
         self.log("loss", values["total"].detach(), prog_bar=True, logger=False)
-        logged = self.global_step % trainer.log_every_n_steps == 0
+        ends_step = (batch_idx + 1) % trainer.accumulate_grad_batches == 0 or trainer.is_last_batch
+        logged = ends_step and self.global_step % trainer.log_every_n_steps == 0
         if logged or trainer.is_last_batch:  # not every step: reading a value waits for the device
             rows = {f"step/{name}": value.item() for name, value in values.items()}
             self._check_finite(rows)
@@ -107,6 +114,12 @@ class ReidModule(LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Logs the means over the epoch."""
+        # With max_steps a run that goes on from an epoch's end comes here once more, and Lightning counts it.
+        progress: Any = self.trainer.fit_loop.epoch_progress
+        for counts in (progress.total, progress.current):
+            counts.processed = min(counts.processed, counts.ready)
+        if self.means["total"].weight == 0:  # nothing was trained
+            return
         means = {name: metric.compute().item() for name, metric in self.means.items()}
         self._check_finite(means)
         for metric in self.means.values():
@@ -115,7 +128,12 @@ class ReidModule(LightningModule):
         self._write({**rows, "lr": self._rate}, self.global_step - 1)
         self.log_dict(rows, logger=False)
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuses to save what is lost, so that the checkpoint of before stays."""
+        self._check_state(checkpoint["state_dict"])
+
     def on_validation_epoch_start(self) -> None:
+        self._check_state(self.network.state_dict())
         self._features.clear()
 
     def validation_step(self, batch: Sample, batch_idx: int) -> None:
@@ -150,6 +168,15 @@ class ReidModule(LightningModule):
             raise RuntimeError(
                 f"the loss is no longer finite in epoch {self.current_epoch + 1}, at learning rate "
                 f"{self._rate:g}: {values}"
+            )
+
+    def _check_state(self, state: Mapping[str, Tensor]) -> None:
+        """Weights, buffers and sums of losses: a step's loss can be finite, and its gradient not."""
+        lost = [key for key, value in state.items() if not value.isfinite().all()]
+        if lost:
+            raise RuntimeError(
+                f"the loss or a weight is no longer finite in epoch {self.current_epoch + 1}, at learning "
+                f"rate {self._rate:g}: {len(lost)} of {len(state)} tensors, such as {lost[0]}"
             )
 
     def _write(self, values: Mapping[str, float], step: int) -> None:

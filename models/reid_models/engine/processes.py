@@ -117,5 +117,6 @@ class _Sum(torch.autograd.Function):
 def _track(norm: Any, mean: Tensor, variance: Tensor, count: int) -> None:
     norm.num_batches_tracked.add_(1)
     momentum = 1 / norm.num_batches_tracked.item() if norm.momentum is None else norm.momentum
-    norm.running_mean.lerp_(mean, momentum)
-    norm.running_var.lerp_(variance * (count / max(1, count - 1)), momentum)
+    unbiased = variance * (count / max(1, count - 1))
+    norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), momentum)
+    norm.running_var.lerp_(unbiased.to(norm.running_var.dtype), momentum)
