@@ -161,7 +161,7 @@ def check_images(records: Iterable[ImageRecord], *, workers: int = 4) -> None:
         problems = [problem for problem in pool.map(_problem, records) if problem is not None]
     if problems:
         first = "\n  ".join(problems[:5])
-        raise ValueError(f"check_images: {len(problems)} images can't be read, such as\n  {first}")
+        raise ValueError(f"check_images: {len(problems)} images can't be read, such as:\n  {first}")
 
 
 def _problem(record: ImageRecord) -> str | None:
