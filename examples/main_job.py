@@ -40,6 +40,8 @@ from reid_models.report import describe_machine, picture_sections, read_runs, re
 RECIPES = {"baseline": "omniglot_baseline", "HSGNet": "omniglot_hsgnet"}
 MEASURES = {"rank1": "rank-1", "rank5": "rank-5", "rank10": "rank-10", "mAP": "mAP", "mINP": "mINP"}
 PIXELS = 16  # the pixels themselves are compared at this height and width
+METHODS = ("pixels", "HSGNet, untrained", *RECIPES)
+RUNS = "main_job_runs"  # not runs, where those of `reid train` are
 EVALUATION = "evaluation.json"
 Rankings = dict[str, dict[str, float]]  # "plain" and "reranked": each measure
 
@@ -140,8 +142,9 @@ def main() -> None:
     if options.epochs is not None and options.epochs < 1:
         parser.error(f"--epochs must be at least 1, got {options.epochs}")
     console, stages, start = Console(), Stages(), time.perf_counter()
-    runs: Path = options.output / "runs"
-    shutil.rmtree(runs, ignore_errors=True)  # of the demo before this one
+    runs: Path = options.output / RUNS
+    for method in METHODS:  # of the demo before this one; whatever else is there stays
+        shutil.rmtree(runs / method, ignore_errors=True)
 
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # not which devices there are not
     dataset = read_dataset("omniglot")
@@ -150,21 +153,21 @@ def main() -> None:
     torch.manual_seed(0)
     untrained = type(model)(model.num_classes, **model.options)
     plain = Augmentation(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-    methods: dict[str, tuple[nn.Module, dict[str, Any]]] = {
-        "pixels": (Pixels(), {"image_size": (105, 105), "augmentation": plain}),
-        "HSGNet, untrained": (untrained, trained["HSGNet"].extraction),
-        **{method: (found.model, found.extraction) for method, found in trained.items()},
-    }
+    networks: list[tuple[nn.Module, dict[str, Any]]] = [
+        (Pixels(), {"image_size": (105, 105), "augmentation": plain}),
+        (untrained, trained["HSGNet"].extraction),
+        *((found.model, found.extraction) for found in trained.values()),
+    ]
     results = {
         method: retrieve(method, network, dataset, runs / method, stages, **extraction)
-        for method, (network, extraction) in methods.items()
+        for method, (network, extraction) in zip(METHODS, networks, strict=True)
     }
     print_results(console, results, dataset)
     print_times(console, stages)
 
     report = options.output / "report.html"
     report_runs(
-        read_runs([runs / method for method in methods]),
+        read_runs([runs / method for method in METHODS]),
         title="HSGNet and its baseline on handwritten characters",
         pictures=picture_sections(trained, dataset, rerank={}),
         seconds=stages.seconds,

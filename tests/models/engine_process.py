@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import random
 import signal
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from lightning.pytorch import LightningModule
 from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 
+from reid_models.cli import main
 from reid_models.engine.module import ReidModule
 from reid_models.engine.processes import JointBatchNorm, joint
 from reid_models.engine.train import train
@@ -40,16 +42,22 @@ def recipe(runs: str | Path, **changes: Any) -> dict[str, Any]:
 
 
 class NoisyModule:
-    """Makes :class:`ReidModule` draw from every global random generator; at a step it may end the process."""
+    """Makes :class:`ReidModule` draw from every global random generator.
 
-    def __init__(self, kill_before_step: int | None = None) -> None:
-        self.kill_before_step = kill_before_step
+    In a step the process, and those it has started, may get a signal.
+    """
+
+    def __init__(self, signal_in_step: int | None = None, number: int = signal.SIGKILL) -> None:
+        self.signal_in_step, self.number = signal_in_step, number
         self.forward = ReidModule.forward
 
     def __enter__(self) -> None:
         def noisy(module: ReidModule, images: Tensor) -> Any:
-            if module.training and module.global_step == self.kill_before_step:
-                os.kill(os.getpid(), signal.SIGKILL)
+            if module.training and module.global_step == self.signal_in_step:
+                children = multiprocessing.active_children() if self.number == signal.SIGINT else []
+                for process in (*children, multiprocessing.current_process()):  # a terminal's goes to all
+                    assert process.pid is not None
+                    os.kill(process.pid, self.number)
             noise = torch.randn_like(images) + float(np.random.standard_normal()) + random.random()  # noqa: NPY002
             return self.forward(module, images + 0.01 * noise)
 
@@ -122,7 +130,7 @@ def run_killed(settings: Mapping[str, Any], step: int) -> None:
     torch.set_num_threads(1)
     # The test's own way is inherited. Workers started by a server don't see that their process is gone.
     multiprocessing.set_start_method("fork", force=True)
-    with NoisyModule(kill_before_step=step):
+    with NoisyModule(step):
         train(settings)
 
 
@@ -133,6 +141,14 @@ def run_noisy(settings: Mapping[str, Any], environment: Mapping[str, str], step:
     os.environ.update(environment)
     with NoisyModule(step):
         train(settings)
+
+
+def run_interrupted(recipe_file: str, step: int) -> None:
+    torch.set_num_threads(1)
+    multiprocessing.set_start_method("fork", force=True)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # as a terminal's processes have it
+    with NoisyModule(step, signal.SIGINT):
+        sys.exit(main(["train", recipe_file]))
 
 
 def run_shared(settings: Mapping[str, Any], path: str, environment: Mapping[str, str]) -> None:

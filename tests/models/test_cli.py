@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -81,6 +83,43 @@ def test_errors_of_a_command(
     monkeypatch.setenv("REID_TRACEBACK", "1")
     with pytest.raises(error, match="elephant"):
         main(["probe", "elephant"])
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ("root must be a folder. Looked for:\n  ROOT/train/*,\n  or ROOT/*", "ROOT/train/*, or ROOT/*"),
+        ("2 images:\n  a is damaged\n  b is gone\n", "2 images: a is damaged; b is gone"),
+        (
+            "CUDA error: unknown\n" + "For debugging\n" * 99,
+            "CUDA error: unknown (REID_TRACEBACK=1 shows all)",
+        ),
+        ("", "Error"),
+    ],
+)
+@pytest.mark.parametrize("error", [RuntimeError, csv.Error])
+def test_errors_are_one_line(
+    error: type[Exception],
+    message: str,
+    shown: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(options: Namespace) -> None:
+        raise error(message)
+
+    add_command(monkeypatch, fail)
+    assert main(["probe", "x"]) == 2
+    line = capsys.readouterr().err
+    assert line.startswith("reid probe: ") and line.endswith(f"{shown}\n") and line.count("\n") == 1
+
+
+def test_names_that_are_not_utf_8_are_printed_as_they_are(
+    capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_command(monkeypatch, lambda options: print(os.fsdecode(b"caf\xe9.png")))
+    assert main(["probe", "x"]) == 0
+    assert capfdbinary.readouterr().out == b"caf\xe9.png\n"
 
 
 def test_an_error_in_the_program_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from reid_models import create_model, save_model
 from reid_models.cli import main
 from reid_models.data import make_synthetic, read_folder
 from reid_models.engine.evaluation import evaluate_dataset
-from reid_models.engine.features import extract_features, load_features
+from reid_models.engine.features import extract_features, load_features, save_features
 from reid_models.engine.gallery import Gallery
 from reid_models.engine.trained import load_trained
 from reid_ops.metrics import evaluate_ranking
@@ -228,13 +230,13 @@ def test_rerank_without_identities(fresh: Path, capsys: pytest.CaptureFixture[st
 
 def test_evaluate_a_run(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The run's recipe says which dataset, and the result lies in the run."""
-    assert reid("evaluate", "run", "--k1", 6, "--k2", 2) == 0
+    assert reid("evaluate", "run") == 0
     document = json.loads((place / "run" / "evaluation.json").read_text())
     trained = load_trained(place / "run")
     expected = evaluate_dataset(
         trained.model,
         read_folder(place / "images", seed=1),
-        rerank={"k1": 6, "k2": 2, "lambda_value": 0.3, "preset": "zhong"},
+        rerank={"k1": 20, "k2": 6, "lambda_value": 0.3, "preset": "zhong"},
         **trained.extraction,
     )
     assert document == json.loads(expected.to_json())
@@ -243,11 +245,41 @@ def test_evaluate_a_run(place: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert table[1].split()[4] == f"{100 * document['plain']['mAP']:.2f}"
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--expand 2", "--metric euclidean", "--average-precision trapezoid", "--flip", "--k1 6", "--k2 2",
+        "--lambda 0.2", "--preset torchreid", "--autocast bfloat16",
+    ],
+)  # fmt: skip
+def test_a_run_keeps_only_the_default_measures(
+    words: str, place: Path, fresh: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They stand beside other runs' in tables and reports."""
+    kept = place / "run" / "evaluation.json"
+    kept.write_text("the run's own")
+    output = fresh / "other.json"
+    assert reid("evaluate", "run", *words.split(), "--output", output) == 0
+    assert kept.read_text() == "the run's own" and json.loads(output.read_text())["plain"]
+    expected = f"not written: run/evaluation.json, which is for the default measures ({words.split()[0]})"
+    assert expected in capsys.readouterr().out.splitlines()
+    assert reid("evaluate", "run", *words.split(), "--json") == 0
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["plain"] and shown.err == f"{expected}\n"
+
+
+def test_more_or_fewer_rankings_of_the_default_measures(place: Path) -> None:
+    for words, found in (("--no-rerank", "reranked"), ("--single-shot 2", "single_shot")):
+        kept = place / "run" / "evaluation.json"
+        kept.unlink(missing_ok=True)
+        assert reid("evaluate", "run", *words.split()) == 0
+        assert (json.loads(kept.read_text())[found] is None) == (found == "reranked")
+
+
 def test_evaluate_features(place: Path, features: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ("--query", features / "query.safetensors", "--gallery", features / "gallery.safetensors")
-    assert reid("evaluate", "run", "--k1", 6, "--k2", 2) == 0
-    of_run = json.loads((place / "run" / "evaluation.json").read_text())
-    capsys.readouterr()
+    assert reid("evaluate", "run", "--k1", 6, "--k2", 2, "--json") == 0
+    of_run = json.loads(capsys.readouterr().out)
     assert reid("evaluate", *words, "--k1", 6, "--k2", 2, "--single-shot", 3, "--json") == 0
     document = json.loads(capsys.readouterr().out)
     assert document["plain"] == pytest.approx(of_run["plain"])
@@ -345,7 +377,115 @@ def test_refusals(
     assert reid(*words.split()) == 2
     shown = capsys.readouterr()
     assert shown.out == "" and message in shown.err and shown.err.startswith(f"reid {words.split()[0]}: ")
+    assert shown.err.count("\n") == 1
     assert sorted(place.rglob("*")) == before
+
+
+def test_a_folder_that_can_not_be_written_to(
+    fresh: Path, features: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Known before the networks run. (Who is root may write everywhere: asked, the system says no.)"""
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path) != fresh)
+    monkeypatch.setattr("reid_models.engine.trained.load_trained", lambda *_: 1 / 0)
+    file = features / "gallery.safetensors"
+    for words in (
+        ("index", "images", "--model", "run", "--output", fresh / "x.index"),
+        ("extract", "images", "--model", "run", "--output", fresh / "x.safetensors"),
+        ("extract", "--dataset", "synthetic", "--model", "run", "--output", fresh / "x"),
+        ("extract", "--dataset", "synthetic", "--model", "run", "--output", fresh),
+        ("rerank", file, file, "--output", fresh / "x.csv"),
+    ):
+        line = refused(capsys, *words)
+        assert f"--output must be in a folder that can be written to, got {words[-1]}" in line
+    assert not list(fresh.iterdir())
+
+
+def test_a_folder_without_features_does_not_stay(
+    fresh: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ValueError("an image is damaged")
+
+    words = ("extract", "--dataset", "synthetic", "--model", "run", "--output", fresh / "f")
+    with monkeypatch.context() as patch:
+        patch.setattr("reid_models.engine.features.extract_to_file", fail)
+        assert "an image is damaged" in refused(capsys, *words)
+        assert not (fresh / "f").exists()
+        (fresh / "f").mkdir()
+        assert "an image is damaged" in refused(capsys, *words)
+        assert (fresh / "f").is_dir()  # the user's
+
+
+def test_an_index_that_was_changed_otherwise(
+    index: Path, fresh: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As many items as names, but an identifier is no longer the number of a name."""
+    changed = fresh / "changed.index"
+    shutil.copy(index, changed)
+    with reid_ops.GalleryIndex.edit(changed) as opened:
+        opened.remove([0])
+        opened.add(torch.ones(1, opened.dim))
+    line = refused(capsys, "search", "images/0001", "--index", changed)
+    assert f"{changed} was changed by other means than `reid index`" in line
+
+
+def test_an_index_may_be_larger_than_memory(
+    index: Path, fresh: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its vectors are mapped, and its checksums compared all the same."""
+    loaded: list[Gallery] = []
+    load = Gallery.load
+
+    def keep(*given: Any, **options: Any) -> Gallery:
+        loaded.append(load(*given, **options))
+        return loaded[-1]
+
+    monkeypatch.setattr(Gallery, "load", staticmethod(keep))
+    assert reid("search", "images/0001", "--index", index, "--device", "cpu") == 0
+    with pytest.raises(RuntimeError, match="loaded with mmap=True is read-only"):
+        loaded[0].index.remove([0])
+    whole = load(index)
+    query = torch.from_numpy(whole.index.features(range(5)))
+    for mine, expected in zip(loaded[0].index.search(query, 4), whole.index.search(query, 4), strict=True):
+        assert torch.equal(mine, expected)
+    damaged = fresh / "damaged.index"
+    content = bytearray(index.read_bytes())
+    content[4096 + 100] ^= 1  # among the vectors
+    damaged.write_bytes(content)
+    assert "is damaged: the checksum of its vectors is wrong" in refused(
+        capsys, "search", "images/0001", "--index", damaged
+    )
+
+
+def test_names_that_are_not_utf_8(
+    fresh: Path, capfdbinary: pytest.CaptureFixture[bytes], place: Path
+) -> None:
+    image = fresh / os.fsdecode(b"caf\xe9.png")
+    shutil.copy(place / "images/0001/00/000.png", image)
+    assert reid("index", fresh, "--model", "run", "--output", fresh / "i.index") == 0
+    capfdbinary.readouterr()
+    for words, expected in (((), b"caf\xe9.png\n"), (("--json",), b"caf\\udce9.png")):
+        assert reid("search", image, "--index", fresh / "i.index", *words) == 0
+        assert expected in capfdbinary.readouterr().out
+    assert reid("search", image, "--index", fresh / "i.index", "--output", fresh / "x.csv") == 0
+    assert b"caf\xe9.png" in (fresh / "x.csv").read_bytes()
+
+
+def test_rerank_without_a_positive(features: Path, fresh: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Identities are known, but nothing can be measured: the lists are what was asked for."""
+    gallery = load_features(features / "gallery.safetensors")
+    save_features(fresh / "g.safetensors", replace(gallery, identities=gallery.identities + 1000))
+    words = (features / "query.safetensors", fresh / "g.safetensors", "--k1", 6, "--k2", 2)
+    assert reid("rerank", *words, "--output", fresh / "x.csv") == 0
+    shown = capsys.readouterr()
+    last = "not measured: no query has an image of its identity in the gallery that counts"
+    assert shown.out.splitlines() == [f"written: {fresh / 'x.csv'}", last] and shown.err == ""
+    own_camera = replace(gallery, cameras=torch.zeros_like(gallery.cameras))
+    save_features(fresh / "own.safetensors", own_camera)
+    for counts, expected in (((), last), (("--same-camera-counts",), "reranked")):
+        files = fresh / "own.safetensors", fresh / "own.safetensors"
+        assert reid("rerank", *files, "--k1", 6, "--k2", 2, *counts) == 0
+        assert capsys.readouterr().out.splitlines()[-1].startswith(expected)
 
 
 def test_features_and_indexes_of_another_model(

@@ -274,7 +274,14 @@ def test_csv(tmp_path: Path) -> None:
             r"line 2 .*b\.png does not exist",
         ),
         ("path,identity,camera,split\na.png,1,1,train\n", ValueError, r"the query split is empty"),
+        (
+            f"path,identity,camera,split\na.png,1,1,train\n{'a' * 200_000}",
+            ValueError,
+            r"line 3 of .*index\.csv is not CSV \(field larger",
+        ),
+        ("a" * 200_000, ValueError, r"line 1 of .*index\.csv is not CSV \(field larger"),
     ],
+    ids=range(9),
 )
 def test_csv_errors(tmp_path: Path, text: str, error: type[Exception], message: str) -> None:
     write_image(tmp_path / "a.png")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
+import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -178,7 +180,7 @@ def test_a_damaged_image_is_named_before_training(tmp_path: Path) -> None:
     settings = recipe(tmp_path / "runs")
     settings["data"] |= {"dataset": "folder", "root": str(tmp_path / "images"), "dataset_options": {}}
     path.write_bytes(b"no image")
-    with pytest.raises(ValueError, match=f"1 images can't be read, such as\\n  {path} is damaged"):
+    with pytest.raises(ValueError, match=f"1 images can't be read, such as:\\n  {path} is damaged"):
         train(settings)
     path.unlink()
     path.parent.rename(tmp_path / "elsewhere")
@@ -227,6 +229,33 @@ def test_other_runs_are_not_overwritten(run: Path) -> None:
         with pytest.raises(ValueError, match=f"was begun with {key}"):
             train({**settings, "resume": True}, words)
     assert (run / "last.ckpt").read_bytes() == before
+
+
+@pytest.mark.parametrize("damage", ["cut", "half", "empty", "garbage", "zip", "foreign"])
+def test_damaged_checkpoints_are_named(
+    run: Path, tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / run.name
+    shutil.copytree(run, folder)
+    checkpoint = folder / "last.ckpt"
+    content = checkpoint.read_bytes()
+    if damage == "zip":
+        with zipfile.ZipFile(checkpoint, "w") as archive:
+            archive.writestr("a.txt", "of something else")
+    elif damage == "foreign":
+        torch.save({"state_dict": {}, "global_step": 3}, checkpoint)
+    else:
+        cut = {"cut": content[:-100], "half": content[: len(content) // 2], "empty": b""}
+        checkpoint.write_bytes(cut.get(damage, b"no checkpoint"))
+    file = tmp_path / "run.yaml"
+    file.write_text(json.dumps(recipe(tmp_path, name=run.name)))
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    assert main(["train", str(file), "--resume"]) == 2
+    shown = capsys.readouterr().err
+    assert shown.count("\n") == 1
+    kind = "is not a checkpoint of" if damage == "foreign" else "is damaged or not a checkpoint"
+    assert f"reid train: {checkpoint} {kind}" in shown
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
 def test_checkpoints_are_replaced_whole(tmp_path: Path) -> None:

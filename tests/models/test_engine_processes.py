@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import multiprocessing
 import socket
 from collections.abc import Iterator
@@ -15,7 +16,15 @@ import torch
 from reid_models import load_model
 from reid_models.engine.train import train
 
-from .engine_process import NoisyModule, gradients, recipe, run_killed, run_noisy, run_shared
+from .engine_process import (
+    NoisyModule,
+    gradients,
+    recipe,
+    run_interrupted,
+    run_killed,
+    run_noisy,
+    run_shared,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -80,14 +89,36 @@ def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
         file.write("1,,7,2.")  # as if it had been killed while writing
     with NoisyModule():
         assert train({**settings, "name": "killed", "resume": True}) == killed
-    assert rows(killed) == rows(whole) and len(rows(whole)) == 12
-    found, expected = weights(killed), weights(whole)
-    assert_same(found["state_dict"], expected["state_dict"])
+    assert len(rows(whole)) == 12
+    assert_same_run(killed, whole)
+
+
+@pytest.mark.parametrize(("step", "saved"), [(2, 3), (1, 2)], ids=["in an epoch", "in its last step"])
+def test_ctrl_c_saves_and_the_run_goes_on_bit_for_bit(tmp_path: Path, step: int, saved: int) -> None:
+    """Pressed in the first of a step's two batches, for which the workers must go on."""
+    trainer = {"accumulate_grad_batches": 2}
+    settings = recipe(tmp_path, trainer=trainer, data={"workers": 1})
+    with NoisyModule():
+        whole = train({**settings, "name": "whole"})
+    file = tmp_path / "stopped.yaml"
+    file.write_text(json.dumps({**settings, "name": "stopped"}))
+    assert wait(start(run_interrupted, str(file), step)) == 130
+    stopped = tmp_path / "stopped"
+    assert weights(stopped)["global_step"] == saved
+    with NoisyModule():
+        train({**settings, "name": "stopped", "resume": True})
+    assert_same_run(stopped, whole)
+
+
+def assert_same_run(found: Path, expected: Path) -> None:
+    """Rows, weights and all that a run keeps, bit for bit; nothing else is left behind."""
+    assert rows(found) == rows(expected)
+    left, right = weights(found), weights(expected)
+    assert_same(left["state_dict"], right["state_dict"])
     for key in ("optimizer_states", "lr_schedulers", "random_states", "global_step", "epoch", "loops"):
-        assert_same(found[key], expected[key], key)
-    best = [load_model(folder / "best.safetensors").state_dict() for folder in (killed, whole)]
-    assert_same(*best)
-    assert not list(killed.glob("*.part")) and not list(killed.glob("*.kept"))
+        assert_same(left[key], right[key], key)
+    assert_same(*(load_model(folder / "best.safetensors").state_dict() for folder in (found, expected)))
+    assert not list(found.glob("*.part")) and not list(found.glob("*.kept"))
 
 
 def environments_of_two() -> list[dict[str, str]]:

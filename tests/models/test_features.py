@@ -24,12 +24,14 @@ from reid_models.engine.features import (
     Source,
     check_comparable,
     extract_features,
+    extract_parts,
     extract_to_file,
     fingerprint,
     load_features,
     save_features,
     write_features,
 )
+from reid_models.engine.gallery import Gallery
 from reid_models.networks import Baseline
 
 SIZE = (32, 32)
@@ -152,6 +154,47 @@ def test_the_file_is_a_safetensors_file(tmp_path: Path) -> None:
     assert torch.equal(tensors["features"], features.features)
     assert torch.equal(tensors["cameras"], features.cameras)
     assert torch.equal(tensors["paths"], encode_paths(features.paths))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_tensors_of_numbers_start_at_a_multiple_of_eight(dtype: torch.dtype, tmp_path: Path) -> None:
+    """So that a mapped file can be read in place: 5 x 3 numbers of two bytes do not end at one."""
+    save_features(tmp_path / "f.safetensors", some_features(), dtype=dtype)
+    content = (tmp_path / "f.safetensors").read_bytes()
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:start])
+    assert [name for name in header if name != "__metadata__"][:2] == ["identities", "cameras"]
+    for name in ("features", "identities", "cameras"):
+        assert (start + header[name]["data_offsets"][0]) % 8 == 0
+
+
+def test_parts_are_the_features(model: Baseline, records: tuple[ImageRecord, ...]) -> None:
+    whole = extract_features(model, records, image_size=SIZE, batch_size=3, workers=0)
+    parts = list(extract_parts(model, records, image_size=SIZE, batch_size=3, workers=0))
+    assert [len(part) for part in parts] == [3, 3, 2]
+    for name in ("features", "identities", "cameras"):
+        assert torch.equal(torch.cat([getattr(part, name) for part in parts]), getattr(whole, name))
+    assert [path for part in parts for path in part.paths] == whole.paths
+    assert {part.source for part in parts} == {whole.source}
+
+
+def test_a_gallery_is_built_part_by_part() -> None:
+    """No part is kept, and no features but the index's own."""
+    seen: list[weakref.ref[Tensor]] = []
+    most = 0
+
+    def parts() -> Iterator[Features]:
+        nonlocal most
+        for _ in range(6):
+            most = max(most, sum(ref() is not None for ref in seen))
+            part = some_features()
+            seen.append(weakref.ref(part.features))
+            yield part
+            del part
+
+    gallery, _ = Gallery.build(parts())
+    assert len(gallery) == 30 and most == 0
+    assert gallery.index.ids.tolist() == list(range(30))
 
 
 def test_blocks_are_written_as_they_come(tmp_path: Path) -> None:

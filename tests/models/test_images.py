@@ -133,5 +133,5 @@ def test_damaged_images(tmp_path: Path) -> None:
         ImageDataset([cut])[0]
     with pytest.raises(FileNotFoundError, match=r"gone\.png does not exist"):
         decode_image(gone)
-    with pytest.raises(ValueError, match=r"3 images can't be read, such as\n.*cut.*\n.*text.*\n.*gone"):
+    with pytest.raises(ValueError, match=r"3 images can't be read, such as:\n.*cut.*\n.*text.*\n.*gone"):
         check_images([good, cut, text, gone])

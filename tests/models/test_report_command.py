@@ -94,6 +94,18 @@ def test_report_of_a_run_without_weights(tmp_path: Path) -> None:
     assert "Ranked lists" not in Page(file.read_text()).headings
 
 
+def test_report_of_runs_with_an_equals_sign(tmp_path: Path) -> None:
+    """A folder's name, which is not NAME=RUN."""
+    for name in ("lr=0.1", "lr=0.2"):
+        write_run(tmp_path / "runs" / name)
+    file = tmp_path / "report.html"
+    folders = [str(folder) for folder in sorted((tmp_path / "runs").iterdir())]
+    words = ["visualize", "report", *folders, "--count", "1", *QUICK, "--output", str(file)]
+    assert main(words) == 0
+    page = Page(file.read_text())
+    assert "Ranked lists" in page.headings and {"lr=0.1", "lr=0.2"} <= set(page.text)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -28,6 +30,7 @@ USAGE = 2  # exit status of bad input
 INTERRUPTED = 130  # of Ctrl-C, as shells have it
 CLOSED = 141  # of writing to a pipe whose reader has gone
 TRACEBACK = "REID_TRACEBACK"
+LONGEST = 600  # characters of an error of several lines that are put into one; of a longer one the first
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,6 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     prefix = "reid"
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # names of files that are not UTF-8, as they are
     try:
         if not words or words[0] in ("-h", "--help"):
             print(_overview())
@@ -70,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.name is None or error.name.split(".")[0] in ("reid_ops", "reid_models"):
             raise
         return _fail(prefix, f'needs the package {error.name}: pip install "reid-ops[models]"', error)
-    except (ValueError, TypeError, OSError, RuntimeError) as error:
+    except (ValueError, TypeError, OSError, RuntimeError, csv.Error) as error:
         return _fail(prefix, str(error), error)
     return 0
 
@@ -99,5 +104,14 @@ def _overview() -> str:
 def _fail(prefix: str, message: str, error: Exception) -> int:
     if os.environ.get(TRACEBACK):
         raise error
-    print(f"{prefix}: {message}", file=sys.stderr)
+    print(f"{prefix}: {_one_line(message) or type(error).__name__}", file=sys.stderr)
     return USAGE
+
+
+def _one_line(message: str) -> str:
+    """Lines in one, or the first of a long message."""
+    lines = [" ".join(line.split()) for line in message.splitlines() if line.strip()]
+    joined = "; ".join(lines).replace(":; ", ": ").replace(",; ", ", ")
+    if len(lines) < 2 or len(joined) <= LONGEST:
+        return joined
+    return f"{lines[0]} ({TRACEBACK}=1 shows all)"

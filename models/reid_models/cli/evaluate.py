@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import arguments, results
-from .command import ArgumentParser, Command, Namespace
+from .command import ArgumentParser, Command, Namespace, make_parser
 
 if TYPE_CHECKING:
     from ..data import ReidDataset
@@ -14,6 +15,11 @@ if TYPE_CHECKING:
     from ..engine.trained import Trained
 
 FILE = "evaluation.json"
+#: What changes its numbers: `reid recipes --table` and reports show them beside those of other runs.
+DEFINITIONS = (
+    "metric", "expand", "expand_alpha", "average_precision", "k1", "k2", "lambda_value", "preset", "flip",
+    "autocast",
+)  # fmt: skip
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -58,8 +64,10 @@ def run(options: Namespace) -> None:
         raise ValueError("RUN, or --query and --gallery, must be given")
     else:
         evaluation = _of_model(options, measures)
-    texts = {**results.metrics_table(evaluation.rankings), ".json": evaluation.to_json()}
-    results.give(options, texts)
+    if results.form(options) == ".json":
+        results.give(options, evaluation.to_json())
+    else:
+        results.give(options, results.metrics_table(evaluation.rankings)[results.form(options)])
 
 
 def _of_features(options: Namespace, measures: dict[str, Any]) -> Evaluation:
@@ -84,11 +92,22 @@ def _of_model(options: Namespace, measures: dict[str, Any]) -> Evaluation:
     evaluation = evaluate_dataset(trained.model, dataset, **measures, **chosen)
     its_own = options.dataset is None and not options.options
     if its_own and Path(options.model).is_dir():
-        file = Path(options.model) / FILE
-        results.write_text(file, evaluation.to_json())
-        if not options.json:
-            print(f"written: {file}")
+        _keep(options, evaluation)
     return evaluation
+
+
+def _keep(options: Namespace, evaluation: Evaluation) -> None:
+    """Writes the run's file, unless its numbers would mean something else than those of other runs."""
+    file = Path(options.model) / FILE
+    stream = sys.stderr if options.json else sys.stdout
+    defaults = make_parser(COMMAND).get_defaults()
+    changed = [name for name in DEFINITIONS if options[name] != defaults[name]]
+    if changed:
+        names = ", ".join(f"--{name.removesuffix('_value').replace('_', '-')}" for name in changed)
+        print(f"not written: {file}, which is for the default measures ({names})", file=stream)
+    else:
+        results.write_text(file, evaluation.to_json())
+        print(f"written: {file}", file=stream)
 
 
 def _dataset(options: Namespace, trained: Trained) -> ReidDataset:

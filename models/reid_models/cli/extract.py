@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,11 +48,24 @@ def run(options: Namespace) -> None:
 
     trained = load_trained(options.model)
     chosen = arguments.extraction(options, trained)
-    if options.dataset:
-        Path(options.output).mkdir(exist_ok=True)
-    for file, records in files.items():
-        extract_to_file(file, trained.model, records, dtype=getattr(torch, options.dtype), **chosen)
-        print(f"written: {file} ({len(records)} images)")
+    with _folder(Path(options.output)) if options.dataset else nullcontext():
+        for file, records in files.items():
+            extract_to_file(file, trained.model, records, dtype=getattr(torch, options.dtype), **chosen)
+            print(f"written: {file} ({len(records)} images)")
+
+
+@contextmanager
+def _folder(folder: Path) -> Iterator[None]:
+    """Makes a folder, which goes again if nothing was written into it."""
+    made = not folder.exists()
+    folder.mkdir(exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        if made:
+            with suppress(OSError):  # it is not empty
+                folder.rmdir()
+        raise
 
 
 def _image_file(options: Namespace) -> dict[Path, tuple[ImageRecord, ...]]:
@@ -68,11 +83,14 @@ def _image_file(options: Namespace) -> dict[Path, tuple[ImageRecord, ...]]:
 
 def _dataset_files(options: Namespace) -> dict[Path, tuple[ImageRecord, ...]]:
     """Records of the splits asked for, by the files to write."""
+    from .._files import check_writable
+
     if options.images:
         raise ValueError("IMAGES and --dataset exclude each other")
     folder = Path(options.output)
     if folder.suffix == ".safetensors" or folder.is_file() or not folder.absolute().parent.is_dir():
         raise ValueError(f"--output must be a folder, in one that exists, with --dataset, got {folder}")
+    check_writable(folder if folder.is_dir() else folder.absolute().parent, folder, "--output")
     dataset = arguments.dataset(options.dataset, options)
     if not 0 <= options.draw < len(dataset.draws):
         raise ValueError(f"--draw must be in [0, {len(dataset.draws)}), got {options.draw}")

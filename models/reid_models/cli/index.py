@@ -58,7 +58,7 @@ def run(options: Namespace) -> None:
 
 
 def _parts(files: list[str], images: list[str], options: Namespace) -> Iterator[Features]:
-    from ..engine.features import extract_features, load_features
+    from ..engine.features import extract_parts, load_features
     from ..engine.trained import load_trained
 
     for file in files:
@@ -68,7 +68,7 @@ def _parts(files: list[str], images: list[str], options: Namespace) -> Iterator[
 
         records = read_images(images)
         trained = load_trained(options.model)
-        yield extract_features(trained.model, records, **arguments.extraction(options, trained))
+        yield from extract_parts(trained.model, records, **arguments.extraction(options, trained))
 
 
 COMMAND = Command(

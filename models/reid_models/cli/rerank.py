@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
 from . import arguments, results
 from .command import ArgumentParser, Command, Namespace
+
+if TYPE_CHECKING:
+    from ..engine.features import Features
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -38,17 +44,30 @@ def run(options: Namespace) -> None:
     if options.count < 1:
         raise ValueError(f"--count must be at least 1, got {options.count}")
     values, rows = k_reciprocal_rerank(left, right, topk=min(options.count, len(gallery)), **rerank)
-    texts = results.ranked_lists(
-        query.paths, values, rows, gallery.paths, gallery.identities.tolist(), "re-ranked distance"
+    names = query.paths, values, rows, gallery.paths, gallery.identities.tolist()
+    results.give(
+        options, results.ranked_lists(*names, meaning="re-ranked distance", form=results.form(options))
     )
-    results.give(options, texts)
     known = bool((query.identities >= 0).any()) and bool((gallery.identities >= 0).any())
     if known and not options.no_measure and not (options.json and options.output is None):
         same_camera_is_junk = not options.same_camera_counts
+        if not _has_positive(query, gallery, same_camera_is_junk):
+            print("not measured: no query has an image of its identity in the gallery that counts")
+            return
         evaluation = evaluate_draws(
             [(query, gallery)], rerank=rerank, same_camera_is_junk=same_camera_is_junk, **measures
         )
         print(results.metrics_table(evaluation.rankings)[".txt"], end="")
+
+
+def _has_positive(query: Features, gallery: Features, same_camera_is_junk: bool) -> bool:
+    cameras: dict[int, set[int]] = defaultdict(set)
+    for identity, camera in zip(gallery.identities.tolist(), gallery.cameras.tolist(), strict=True):
+        cameras[identity].add(camera)
+    return any(
+        identity >= 0 and bool(cameras.get(identity, set()) - ({camera} if same_camera_is_junk else set()))
+        for identity, camera in zip(query.identities.tolist(), query.cameras.tolist(), strict=True)
+    )
 
 
 COMMAND = Command(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,19 @@ def check_output(options: Namespace) -> None:
     check_folder(options.output, "--output")
 
 
-def give(options: Namespace, texts: Mapping[str, str]) -> None:
-    """Writes the text for the output's suffix to the file, or prints one to stdout."""
+def form(options: Namespace) -> str:
+    """The suffix of what is asked for, also where it goes to stdout."""
+    if options.output is not None:
+        return Path(options.output).suffix
+    return ".json" if options.json else ".txt"
+
+
+def give(options: Namespace, text: str) -> None:
+    """Writes the text to the output, or prints it to stdout."""
     if options.output is None:
-        print(texts[".json" if options.json else ".txt"], end="")
+        print(text, end="")
     else:
-        write_text(options.output, texts[Path(options.output).suffix])
+        write_text(options.output, text)
         print(f"written: {options.output}")
 
 
@@ -62,9 +69,11 @@ def ranked_lists(
     rows: Any,
     paths: Sequence[str],
     identities: Sequence[int],
+    *,
     meaning: str,
-) -> dict[str, str]:
-    """The best matches of each query, as the text for each suffix.
+    form: str,
+) -> str:
+    """The best matches of each query as text.
 
     Args:
         queries: Q names.
@@ -73,26 +82,35 @@ def ranked_lists(
         paths: names of the gallery's images.
         identities: of the gallery's images, -1: not known.
         meaning: what a score is, for JSON.
+        form: a suffix, of those in :data:`SUFFIXES`.
     """
-    lists: list[dict[str, Any]] = []
-    table: list[list[Any]] = []
-    lines: list[str] = []
-    for query, values, places in zip(queries, scores.tolist(), rows.tolist(), strict=True):
-        matches = []
-        lines.append(query)
+
+    def matches(values: list[float], places: list[int]) -> Iterator[tuple[int, float, str, int | None]]:
         for rank, (score, row) in enumerate(zip(values, places, strict=True), 1):
             if row < 0:
-                break
-            identity = int(identities[row]) if identities[row] >= 0 else None
-            matches.append({"rank": rank, "score": score, "path": paths[row], "identity": identity})
-            table.append([query, rank, f"{score:.6g}", paths[row], identity])
-            lines.append(f"{rank:4}  {score:.4f}  {paths[row]}")
-        lists.append({"query": query, "matches": matches})
-    return {
-        ".json": as_json({"score": meaning, "queries": lists}),
-        ".csv": as_csv(("query", "rank", "score", "path", "identity"), table),
-        ".txt": "".join(f"{line}\n" for line in lines),
-    }
+                return
+            yield rank, score, paths[row], int(identities[row]) if identities[row] >= 0 else None
+
+    found = zip(queries, scores.tolist(), rows.tolist(), strict=True)
+    if form == ".json":
+        names = ("rank", "score", "path", "identity")
+        lists = [
+            {"query": query, "matches": [dict(zip(names, match, strict=True)) for match in matches(*row)]}
+            for query, *row in found
+        ]
+        return as_json({"score": meaning, "queries": lists})
+    if form == ".csv":
+        table = [
+            (query, rank, f"{score:.6g}", path, identity)
+            for query, *row in found
+            for rank, score, path, identity in matches(*row)
+        ]
+        return as_csv(("query", "rank", "score", "path", "identity"), table)
+    lines = []
+    for query, *row in found:
+        lines.append(f"{query}\n")
+        lines += [f"{rank:4}  {score:.4f}  {path}\n" for rank, score, path, _ in matches(*row)]
+    return "".join(lines)
 
 
 def metrics_table(rows: Mapping[str, Mapping[str, float]]) -> dict[str, str]:

@@ -34,9 +34,12 @@ def configure(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> None:
     results.check_output(options)
 
+    from ..engine.features import choose_device
     from ..engine.gallery import Gallery
 
-    gallery = Gallery.load(options.index, device=options.device)
+    # Mapped, so that it may be larger than memory; what is mapped is searched on the CPU.
+    mapped = choose_device(options.device).type == "cpu"
+    gallery = Gallery.load(options.index, device=options.device, mmap=mapped, verify=True)
     query = _query(options, gallery)
     chosen = arguments.rerank_options(options) if options.rerank else None
     scores, rows = gallery.search(query, options.count, rerank=chosen, other_cameras=options.other_cameras)
@@ -44,10 +47,8 @@ def run(options: Namespace) -> None:
         meaning = "re-ranked distance"
     else:
         meaning = "cosine similarity" if gallery.index.metric == "cosine" else "euclidean distance"
-    texts = results.ranked_lists(
-        query.paths, scores, rows, gallery.paths, gallery.identities.tolist(), meaning
-    )
-    results.give(options, texts)
+    names = query.paths, scores, rows, gallery.paths, gallery.identities.tolist()
+    results.give(options, results.ranked_lists(*names, meaning=meaning, form=results.form(options)))
 
 
 def _query(options: Namespace, gallery: Gallery) -> Features:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -100,11 +100,17 @@ def _value(options: Namespace, name: str, default: Any) -> Any:
     return default if value is None else value
 
 
-def _networks(options: Namespace) -> dict[str, Trained]:
+def _networks(paths: Mapping[str, Path]) -> dict[str, Trained]:
     from ..engine.trained import load_trained
+
+    return {name: load_trained(path) for name, path in paths.items()}
+
+
+def _named_networks(options: Namespace) -> dict[str, Trained]:
+    """Those of INPUT, by the names to show."""
     from ..report.runs import name_paths
 
-    return {name: load_trained(path) for name, path in name_paths(options.inputs).items()}
+    return _networks(name_paths(options.inputs))
 
 
 def _dataset(options: Namespace, networks: dict[str, Trained]) -> ReidDataset:
@@ -138,13 +144,13 @@ def _rank(options: Namespace, networks: dict[str, Trained], dataset: ReidDataset
     return rank_dataset(networks, dataset, rerank=_rerank(options), **chosen)
 
 
-def _check_choice(options: Namespace) -> None:
+def _check_choice(options: Namespace, networks: int) -> None:
     """Before the networks run, which may take long."""
     from ..report.ranked_lists import CHOICES
 
     if options.choose is not None and options.choose not in CHOICES:
         raise unknown("choice of queries", options.choose, CHOICES)
-    if options.choose == "improved" and len(options.inputs) == 1 and not options.rerank:
+    if options.choose == "improved" and networks == 1 and not options.rerank:
         raise ValueError("--choose improved needs two INPUT, or --rerank")
 
 
@@ -152,8 +158,8 @@ def _draw_ranks(options: Namespace) -> None:
     from ..report.ranked_lists import plot_ranked_lists
     from ..report.retrieval import list_dataset
 
-    _check_choice(options)
-    networks = _networks(options)
+    _check_choice(options, len(options.inputs))
+    networks = _named_networks(options)
     dataset = _dataset(options, networks)
     lists = list_dataset(
         _rank(options, networks, dataset),
@@ -169,7 +175,7 @@ def _draw_ranks(options: Namespace) -> None:
 def _draw_cam(options: Namespace) -> None:
     from ..report.retrieval import draw_cam, draw_records
 
-    networks = _networks(options)
+    networks = _named_networks(options)
     records = draw_records(
         _dataset(options, networks).draws[0].query,
         _value(options, "count", 8),
@@ -256,11 +262,11 @@ def _write_report(options: Namespace) -> None:
 
     runs = read_runs(options.inputs)
     paths = name_paths(options.inputs)
-    options.inputs = [f"{run.name}={paths[run.name]}" for run in runs if run.weights is not None]
+    with_weights = {run.name: paths[run.name] for run in runs if run.weights is not None}
     pictures: list[Section] = []
-    if options.inputs and not options.tables_only:
-        _check_choice(options)
-        networks = _networks(options)
+    if with_weights and not options.tables_only:
+        _check_choice(options, len(with_weights))
+        networks = _networks(with_weights)
         pictures = picture_sections(
             networks,
             _dataset(options, networks),

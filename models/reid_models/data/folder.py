@@ -6,7 +6,8 @@ import csv
 import io
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -82,8 +83,8 @@ def read_csv(path: str | os.PathLike[str]) -> ReidDataset:
         text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{name}: {file} must be UTF-8 text ({error})") from None
-    with io.StringIO(text, newline="") as stream:
-        rows = csv.DictReader(stream)
+    rows = csv.DictReader(io.StringIO(text, newline=""))
+    with _errors_named(rows, name, file):
         missing = [column for column in COLUMNS if column not in (rows.fieldnames or ())]
         if missing:
             raise ValueError(
@@ -106,6 +107,14 @@ def read_csv(path: str | os.PathLike[str]) -> ReidDataset:
             splits[row["split"]].append((str(image), row["identity"], row["camera"]))
     train, query, gallery = _numbered([splits[split] for split in SPLITS])
     return ReidDataset(name, str(file), train, (RetrievalSplit(query, gallery),))
+
+
+@contextmanager
+def _errors_named(rows: csv.DictReader[str], name: str, file: Path) -> Iterator[None]:
+    try:
+        yield
+    except csv.Error as error:
+        raise ValueError(f"{name}: line {rows.line_num + 1} of {file} is not CSV ({error})") from None
 
 
 def split_identities(

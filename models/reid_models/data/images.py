@@ -166,7 +166,7 @@ def check_images(records: Iterable[ImageRecord], *, workers: int = 4, progress: 
         problems = [problem for problem in checked if problem is not None]
     if problems:
         first = "\n  ".join(problems[:5])
-        raise ValueError(f"check_images: {len(problems)} images can't be read, such as\n  {first}")
+        raise ValueError(f"check_images: {len(problems)} images can't be read, such as:\n  {first}")
 
 
 def _problem(record: ImageRecord) -> str | None:

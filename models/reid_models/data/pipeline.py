@@ -8,6 +8,7 @@ processes, sees the images that one uninterrupted process would see.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple, cast
@@ -162,6 +163,7 @@ def make_train_loader(
         batch_sampler=_NumberedBatches(sampler),
         collate_fn=_as_it_is,
         num_workers=workers,
+        worker_init_fn=_ignore_interrupts,
         persistent_workers=workers > 0,
         pin_memory=pin_memory,
     )
@@ -201,6 +203,7 @@ def make_evaluation_loader(
         batch_size=batch_size,
         collate_fn=stack_samples,
         num_workers=workers,
+        worker_init_fn=_ignore_interrupts,
         persistent_workers=workers > 0,
         pin_memory=pin_memory,
     )
@@ -258,6 +261,11 @@ class _TrainBatches(Dataset[TrainBatch]):
             # Of the CPU alone: torch.manual_seed seeds GPUs' as well, which this fork does not restore.
             torch.default_generator.manual_seed(_mixed(self.seed, place.epoch, place.number))
             return sample._replace(image=self.affine(sample.image))
+
+
+def _ignore_interrupts(worker: int) -> None:
+    """Ctrl-C reaches every process; the one that has the workers decides, and may need one more batch."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _as_it_is(batch: Any) -> Any:

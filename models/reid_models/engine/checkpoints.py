@@ -18,9 +18,11 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from .._files import replacing
 from ..networks import save_model
+from .interruption import Interrupted, Interruption
 from .trained import BEST
 
 LAST = "last.ckpt"
+NEEDED = ("epoch", "global_step", "loops", "optimizer_states", "random_states", "state_dict")
 
 
 class WholeCheckpointIO(TorchCheckpointIO):
@@ -46,6 +48,28 @@ class WholeCheckpointIO(TorchCheckpointIO):
             os.close(folder)
 
 
+def read_step(path: Path) -> int:
+    """Optimizer steps behind a checkpoint of :class:`LastCheckpoint`.
+
+    Raises:
+        ValueError: the file is damaged or another one.
+    """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except OSError:
+        raise
+    except Exception as error:  # a damaged file may raise anything, depending on the place
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"{path} is damaged or not a checkpoint ({type(error).__name__}: {reason})"
+        ) from error
+    missing = [key for key in NEEDED if not isinstance(checkpoint, dict) or key not in checkpoint]
+    if missing:
+        raise ValueError(f"{path} is not a checkpoint of `reid train`: it has no {', '.join(missing)}")
+    step: int = checkpoint["global_step"]
+    return step
+
+
 class LastCheckpoint(Checkpoint):
     """``last.ckpt`` every so many optimizer steps and at every epoch's end: all that a run needs to go on.
 
@@ -55,15 +79,21 @@ class LastCheckpoint(Checkpoint):
     Args:
         folder: of the run.
         every_n_steps: optimizer steps between two checkpoints in an epoch, at least 1.
+        interruption: if it was asked for in any process, a checkpoint is written behind the present step (in
+            the last one of an epoch: behind validation) and ``Interrupted`` is raised; None: nothing asks.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], every_n_steps: int) -> None:
+    def __init__(
+        self, folder: str | os.PathLike[str], every_n_steps: int, interruption: Interruption | None = None
+    ) -> None:
         if every_n_steps < 1:
             raise ValueError(f"checkpoint_every_n_steps must be at least 1, got {every_n_steps}")
         self.path, self.every_n_steps = Path(folder) / LAST, every_n_steps
+        self.interruption = interruption or Interruption()
         self._random_states: list[dict[str, Any]] | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.interruption.waits = True
         if self._random_states is None and trainer.global_rank > 0:
             # Seeded like process 0 until here, so that all make the same network; from here on each its own.
             _seed(torch.initial_seed() + trainer.global_rank)
@@ -79,11 +109,14 @@ class LastCheckpoint(Checkpoint):
     ) -> None:
         # Gradients that are still being accumulated are in no checkpoint; the last batch has the epoch's end.
         stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        if stepped and not trainer.is_last_batch and trainer.global_step % self.every_n_steps == 0:
-            self._save(trainer)
+        if stepped and not trainer.is_last_batch:
+            self._save(trainer, due=trainer.global_step % self.every_n_steps == 0)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._save(trainer)
+        self._save(trainer, due=True)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.interruption.waits = False  # all is saved
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
@@ -95,12 +128,18 @@ class LastCheckpoint(Checkpoint):
     ) -> None:
         self._random_states = checkpoint["random_states"]
 
-    def _save(self, trainer: Trainer) -> None:
+    def _save(self, trainer: Trainer, due: bool) -> None:
+        # Together: all processes take part in a checkpoint.
+        interrupted = trainer.strategy.reduce_boolean_decision(self.interruption.asked, all=False)
+        if not (due or interrupted):
+            return
         for logger in trainer.loggers:  # before the checkpoint: what it has behind it is on the disk
             logger.save()
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.flush()
         trainer.save_checkpoint(self.path, weights_only=False)
+        if interrupted:
+            raise Interrupted
 
 
 class BestModel(Callback):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import chain
 from pathlib import Path
@@ -189,8 +190,17 @@ def write_features(
         if first is None or count == 0:
             raise ValueError(f"{function}: features must have at least one row, got none")
         width = first.shape[1]
-        labels = {"identities": identities, "cameras": cameras, "paths": encode_paths(paths)}
-        file.write(_header(dtype, (count, width), labels, source))
+        # Labels first, eight bytes each: so all numbers start at a multiple of eight.
+        labels = {"identities": identities, "cameras": cameras}
+        names = encode_paths(paths)
+        kinds: dict[str, tuple[str, Sequence[int], int]] = {
+            name: ("I64", tensor.shape, 8) for name, tensor in labels.items()
+        }
+        kinds["features"] = (DTYPES[dtype], (count, width), dtype.itemsize)
+        kinds["paths"] = ("U8", names.shape, 1)
+        file.write(_header(kinds, source))
+        for tensor in labels.values():
+            file.write(tensor.contiguous().numpy().tobytes())
         for block in chain((first,), blocks):
             if block.dim() != 2 or block.shape[1] != width:
                 raise ValueError(
@@ -206,26 +216,21 @@ def write_features(
             written += len(block)
         if written != count:
             raise ValueError(f"{function}: features must have {count} rows, as paths, got {written}")
-        for tensor in labels.values():
-            file.write(tensor.contiguous().numpy().tobytes())
+        file.write(names.numpy().tobytes())
         file.flush()
         os.fsync(file.fileno())
 
 
-def _header(
-    dtype: torch.dtype, shape: tuple[int, int], labels: dict[str, Tensor], source: Source | None
-) -> bytes:
-    """The bytes before the tensors, which follow in this order without gaps."""
+def _header(tensors: Mapping[str, tuple[str, Sequence[int], int]], source: Source | None) -> bytes:
+    """The bytes before the tensors (dtype, shape, bytes an element), which follow in order without gaps."""
     metadata = {"format": FORMAT, "source": "" if source is None else source.to_json()}
     header: dict[str, object] = {"__metadata__": metadata}
-    end = shape[0] * shape[1] * dtype.itemsize
-    header["features"] = {"dtype": DTYPES[dtype], "shape": list(shape), "data_offsets": [0, end]}
-    for name, tensor in labels.items():
-        start, end = end, end + tensor.numel() * tensor.itemsize
-        kind = "U8" if tensor.dtype == torch.uint8 else "I64"
-        header[name] = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": [start, end]}
+    end = 0
+    for name, (kind, shape, itemsize) in tensors.items():
+        start, end = end, end + math.prod(shape) * itemsize
+        header[name] = {"dtype": kind, "shape": list(shape), "data_offsets": [start, end]}
     text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)  # tensors start at a multiple of eight
+    text += b" " * (-len(text) % 8)  # the first tensor starts at a multiple of eight
     return struct.pack("<Q", len(text)) + text
 
 

@@ -35,6 +35,7 @@ __all__ = [
     "check_comparable",
     "choose_device",
     "extract_features",
+    "extract_parts",
     "extract_to_file",
     "fingerprint",
     "load_features",
@@ -152,6 +153,22 @@ def extract_features(model: nn.Module, records: Sequence[ImageRecord], **options
         found[start : start + len(block)] = block
         start += len(block)
     return Features(found, *_labels(records), extraction.source(model))
+
+
+def extract_parts(model: nn.Module, records: Sequence[ImageRecord], **options: Any) -> Iterator[Features]:
+    """As :func:`extract_features`, a batch at a time, so that they need never be in memory together.
+
+    Example:
+        >>> gallery, _ = Gallery.build(extract_parts(model, records, image_size=model.image_size))
+    """
+    extraction = Extraction(**options)
+    source = extraction.source(model)
+    identities, cameras, paths = _labels(records)
+    start = 0
+    for block in extraction.blocks(model, records):
+        rows = slice(start, start + len(block))
+        yield Features(block, identities[rows], cameras[rows], paths[rows], source)
+        start += len(block)
 
 
 def extract_to_file(

@@ -14,7 +14,7 @@ import torch
 from reid_ops import GalleryIndex
 from reid_ops.search import RecallReport
 
-from .feature_files import Features, Source, check_comparable, decode_paths, encode_paths
+from .feature_files import ROWS, Features, Source, check_comparable, decode_paths, encode_paths
 
 NAMES, IDENTITIES, SOURCE = "reid_models paths", "reid_models identities", "reid_models source"
 
@@ -50,7 +50,7 @@ class Gallery:
         """A gallery of features, and for approximate kinds what its search is worth.
 
         Args:
-            parts: features of one model.
+            parts: features of one model; each is let go before the next is asked for.
             kind: as in :class:`reid_ops.GalleryIndex`, like the rest.
             metric: as there.
             recall: as there.
@@ -65,14 +65,15 @@ class Gallery:
         identities: list[np.ndarray] = []
         for part in parts:
             if index is None or first is None:
-                first, index = (
-                    part,
-                    GalleryIndex(part.dim, metric=metric, kind=kind, recall=recall, device=device),
-                )
+                first = part.rows([])  # what is to be compared, without the features
+                index = GalleryIndex(part.dim, metric=metric, kind=kind, recall=recall, device=device)
             check_comparable(part, first, "index")
-            index.add(part.features, cameras=part.cameras)
+            # In blocks: what adding needs besides is then of a block, not of all.
+            for features, cameras in zip(part.features.split(ROWS), part.cameras.split(ROWS), strict=True):
+                index.add(features, cameras=cameras)
             paths += part.paths
             identities.append(part.identities.numpy())
+            del part, features, cameras  # or two parts would be in memory
         if index is None or first is None or not paths:
             raise ValueError("index: there must be at least one image, got none")
         report = index.build()
@@ -103,8 +104,13 @@ class Gallery:
             raise ValueError(f"{path} is an index without names of images: make it with `reid index`")
         paths = decode_paths(torch.frombuffer(bytearray(attached[NAMES]), dtype=torch.uint8))
         identities = np.frombuffer(attached[IDENTITIES], "<i8")
-        if not len(paths) == len(identities) == len(index):
-            raise ValueError(f"{path} is damaged: {len(index)} images with {len(paths)} names")
+        if len(paths) != len(identities):
+            raise ValueError(f"{path} is damaged: {len(paths)} names with {len(identities)} identities")
+        if not np.array_equal(index.ids, np.arange(len(paths))):
+            raise ValueError(
+                f"{path} was changed by other means than `reid index`: the identifiers of its {len(index)} "
+                f"items are not the numbers of its {len(paths)} names"
+            )
         text = attached[SOURCE].decode()
         return Gallery(index, paths, identities, Source.from_json(text) if text else None)
 

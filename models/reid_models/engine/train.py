@@ -13,14 +13,16 @@ from typing import Any
 import torch
 import torch.distributed
 import yaml  # type: ignore[import-untyped]
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from .._files import replacing
 from ..recipes import load_recipe
-from .checkpoints import LAST, BestModel, LastCheckpoint, WholeCheckpointIO
+from .checkpoints import LAST, BestModel, LastCheckpoint, WholeCheckpointIO, read_step
 from .configuration import check_same_run, make_parser, read_configuration
+from .interruption import Interruption
 from .processes import JointBatchNorm
 from .trained import RECIPE
 
@@ -36,8 +38,8 @@ def train(recipe: Mapping[str, Any], overrides: Sequence[str] = ()) -> Path:
     :func:`reid_models.load_model`).
 
     A run that was interrupted at any moment goes on with ``resume``, and on the CPU ends with the weights it
-    would have had, bit for bit. On several GPUs or machines start it by torchrun; the processes share every
-    batch, and compute what one would.
+    would have had, bit for bit. Ctrl-C saves at the end of the step, a second one stops at once. On several
+    GPUs or machines start it by torchrun; the processes share every batch, and compute what one would.
 
     Args:
         recipe: settings by name: ``name``, ``runs``, ``resume``, ``checkpoint_every_n_steps``,
@@ -49,10 +51,11 @@ def train(recipe: Mapping[str, Any], overrides: Sequence[str] = ()) -> Path:
         The run's folder.
 
     Raises:
-        ValueError, TypeError, FileNotFoundError: a setting is unknown or out of range; the data are missing
-            or damaged. Nothing has been written then.
+        ValueError, TypeError, FileNotFoundError: a setting is unknown or out of range; the data, or the
+            checkpoint to go on from, are missing or damaged. Nothing has been written then.
         FileExistsError: the folder has a run and ``resume`` is not set.
         RuntimeError: the loss is no longer finite.
+        KeyboardInterrupt: by Ctrl-C, once the run is saved.
 
     Example:
         >>> data = {"dataset": "synthetic", "image_size": [64, 64], "identities_per_batch": 8}
@@ -73,8 +76,11 @@ def train(recipe: Mapping[str, Any], overrides: Sequence[str] = ()) -> Path:
     made = parser.instantiate(configuration)
     made.data.make_sampler(world_size=int(os.environ.get("WORLD_SIZE", "1")))  # refuses a P that doesn't fit
     checkpoint = folder / LAST if resumed else None
+    wait = f"saving {folder / LAST} at the end of this step or validation; Ctrl-C again stops at once"
+    interruption = Interruption(wait if first_process else "")
+    last = LastCheckpoint(folder, configuration.checkpoint_every_n_steps, interruption)
     with _quiet():
-        trainer = _make_trainer(made.trainer, folder, configuration.checkpoint_every_n_steps, checkpoint)
+        trainer = _make_trainer(made.trainer, folder, last, checkpoint)
     if first_process:
         made.data.prepare_data()
         folder.mkdir(parents=True, exist_ok=True)
@@ -82,7 +88,7 @@ def train(recipe: Mapping[str, Any], overrides: Sequence[str] = ()) -> Path:
             with replacing(folder / RECIPE) as unfinished:
                 unfinished.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
 
-    with _quiet():
+    with _quiet(), interruption.handled():
         trainer.fit(made.model, made.data, ckpt_path=checkpoint, weights_only=True)
     return folder
 
@@ -99,13 +105,10 @@ def _check_folder(folder: Path, settings: Mapping[str, Any]) -> None:
         check_same_run(load_recipe(folder / RECIPE).config, settings, folder)
 
 
-def _make_trainer(given: Any, folder: Path, every_n_steps: int, checkpoint: Path | None) -> Trainer:
+def _make_trainer(given: Any, folder: Path, last: LastCheckpoint, checkpoint: Path | None) -> Trainer:
     options = dict(given)
-    steps = 0
-    if checkpoint is not None:
-        steps = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["global_step"]
-    callbacks = list(options.pop("callbacks") or [])
-    callbacks += [LastCheckpoint(folder, every_n_steps), BestModel(folder)]
+    steps = 0 if checkpoint is None else read_step(checkpoint)
+    callbacks = [*(options.pop("callbacks") or []), last, BestModel(folder)]
     if options["enable_progress_bar"] is not False:
         callbacks.append(RichProgressBar())
     plugins: list[Any] = [WholeCheckpointIO()]
@@ -120,7 +123,11 @@ def _make_trainer(given: Any, folder: Path, every_n_steps: int, checkpoint: Path
         _csv_logger(folder, steps),
         TensorBoardLogger(folder, name="", version="", default_hp_metric=False, purge_step=steps),
     ]
-    return Trainer(**options, logger=loggers, callbacks=callbacks, plugins=plugins, default_root_dir=folder)
+    options |= {"logger": loggers, "callbacks": callbacks, "plugins": plugins, "default_root_dir": folder}
+    try:
+        return Trainer(**options)
+    except MisconfigurationException as error:
+        raise ValueError(f"trainer: {error}") from error
 
 
 def _keep_rows(folder: Path, steps: int) -> list[dict[str, str]]:

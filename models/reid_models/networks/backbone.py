@@ -78,7 +78,10 @@ def _timm_body(name: str, pretrained: bool) -> nn.Module:
         raise unknown("backbone", name, timm.list_models())
     options: dict[str, Any] = {"features_only": True}
     if pretrained and not timm.models.is_model_pretrained(name.split(".")[0]):
-        raise RuntimeError(f"create_backbone: timm has no weights for {name}; pass pretrained=False")
+        raise RuntimeError(
+            f"create_backbone: timm has no weights for {name}; pass pretrained=False "
+            "(`reid train`: --model.options.pretrained false)"
+        )
     try:
         return timm.create_model(name, pretrained=pretrained, **options)
     except Exception as error:
@@ -86,8 +89,9 @@ def _timm_body(name: str, pretrained: bool) -> nn.Module:
             # It may fail in any library on the way (hub, HTTP, TLS, disk): all are the same to the user.
             raise RuntimeError(
                 f"create_backbone: the ImageNet weights of {name} could not be fetched "
-                f"({type(error).__name__}: {error}); "
-                "pass pretrained=False for a network without them, or put them into timm's cache"
+                f"({type(error).__name__}: {' '.join(str(error).split())}); pass pretrained=False "
+                "(`reid train`: --model.options.pretrained false) for a network without them, or put them "
+                "into timm's cache"
             ) from error
         raise ValueError(f"create_backbone: {name} does not give its stages' features ({error})") from error
 

@@ -84,6 +84,8 @@ def read_metrics(path: str | os.PathLike[str]) -> MetricsLog:
                 rows.append({name: _number(row[name], reader.line_num, file) for name in names})
     except UnicodeDecodeError as error:
         raise ValueError(f"{op}: {file} must be UTF-8 text ({error})") from None
+    except csv.Error as error:
+        raise ValueError(f"{op}: {file} must be CSV ({error})") from None
     if not rows:
         raise ValueError(f"{op}: {file} has no rows: nothing was logged yet")
     return MetricsLog({name: np.array([row[name] for row in rows]) for name in names})
