@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import arguments, results
-from .command import ArgumentParser, Command, Namespace
+from .command import Command
 
 if TYPE_CHECKING:
     from ..data import ReidDataset
     from ..engine.evaluation import Evaluation
     from ..engine.trained import Trained
+    from .parsing import ArgumentParser, Namespace
 
 FILE = "evaluation.json"
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from . import arguments, results
-from .command import ArgumentParser, Command, Namespace
+from .command import Command
+
+if TYPE_CHECKING:
+    from .parsing import ArgumentParser, Namespace
 
 
 def configure(parser: ArgumentParser) -> None:
