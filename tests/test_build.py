@@ -306,7 +306,7 @@ def names_of(requirements: Iterable[str]) -> set[str]:
 class TestRequirements:
     """What is imported is what is asked for."""
 
-    @pytest.fixture(scope="class")
+    @pytest.fixture
     def project(self) -> dict[str, Any]:
         tomllib = pytest.importorskip("tomllib")  # from Python 3.11 on
         return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -329,6 +329,54 @@ class TestRequirements:
             name for extra in ("build", "search", "test", "models", "onnx") for name in extras[extra]
         )
         assert every - {"torch"} <= installed
+
+
+class TestGpuCheck:
+    """tools/gpu_check.sh, which meets a GPU seldom: what can be told without one."""
+
+    SCRIPT = (ROOT / "tools" / "gpu_check.sh").read_text(encoding="utf-8")
+
+    @pytest.fixture
+    def files(self) -> list[str]:
+        """The script's list of tests, as bash has it."""
+        (tests,) = re.findall(r"^tests=\(.*?\)$", self.SCRIPT, re.MULTILINE | re.DOTALL)
+        command = f'{tests}; printf "%s\\n" "${{tests[@]}}"'
+        return subprocess.run(
+            ["bash", "-c", command], capture_output=True, text=True, check=True
+        ).stdout.split()
+
+    def test_names_every_file_with_tests_on_cuda(self, files):
+        marks = re.compile(r"backend: Backend|pytest\.mark\.cuda")
+        with_tests = {
+            f"tests/{path.name}"
+            for path in (ROOT / "tests").glob("test_*.py")
+            if marks.search(path.read_text(encoding="utf-8")) and path.name != "test_build.py"
+        }
+        assert set(files) == with_tests
+
+    def test_its_tests_are_found_without_the_extras(self, files):
+        """On a machine with torch, numpy and pytest alone; hypothesis takes its own file along."""
+        missing = imported("models/reid_models", "tests") - {"numpy", "torch", "pytest"}
+        names = [*missing, *DISTRIBUTIONS, "reid_models", "scipy"]
+        options = ["--collect-only", "-q", "-m", "cuda", "-p", "no:cacheprovider", *files]
+        program = (
+            f"import sys; sys.modules.update(dict.fromkeys({names!r})); import pytest; "
+            f"sys.exit(pytest.main({options!r}))"
+        )
+        environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # such as hypothesis's own
+        ran = subprocess.run(
+            [sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True
+        )
+        assert ran.returncode == 0, ran.stdout[-2000:]
+        found = {line.partition("::")[0] for line in ran.stdout.splitlines() if "::" in line}
+        assert found == set(files) - {"tests/test_operator_properties.py"}
+
+    def test_limits_add_up_to_less_than_ten_minutes(self):
+        steps = re.findall(r"^( *)step \S+ (\d+) ", self.SCRIPT, re.MULTILINE)
+        in_loops = 4  # tools, and sizes of clusters
+        total = sum(int(limit) * (in_loops if indent else 1) for indent, limit in steps)
+        (deadline,) = re.findall(r"^deadline=(\d+)", self.SCRIPT, re.MULTILINE)
+        assert len(steps) == 5 and total <= int(deadline) < 600
 
 
 PTXAS_REPORT = """
