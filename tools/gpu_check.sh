@@ -10,7 +10,7 @@ mkdir -p "$out"
 python=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
 python=$(command -v "$python")
 export PATH="$(dirname "$python"):$PATH"
-failed=()
+failed=() SECONDS=0
 deadline=590  # seconds from the start; the limits below add up to less
 
 step() {  # step NAME LIMIT COMMAND...: output on the screen and in $out/NAME.log
