@@ -18,10 +18,10 @@ NOT_ITSELF = -(1 << 62)
 # Search keeps so many more than asked for, because products of float32 rows order near-ties by rounding;
 # distances of those kept are then computed from differences and decide. Where the last kept is so near that
 # rounding may have lost a nearer one, more are kept in a second search of these items, and if that leaves
-# a doubt (near copies by the dozen), all distances are computed from differences.
+# a doubt (near copies by the hundred), differences decide between all that may be as near as the list's end.
 _SLACK, _MORE_SLACK = 4, 64
 _AGAIN_ELEMENTS = 1 << 24  # of products at a time in the second search
-_DIRECT_ELEMENTS = 1 << 22  # of distances at a time in the third
+_WITHIN_ELEMENTS = 1 << 22  # of distances at a time in the third
 _CPU_BLOCK = (512, 2048)  # rows and columns: 4 MiB of float32, which stays in a shared cache
 _CUDA_BLOCK = (4096, 32768)
 
@@ -181,23 +181,24 @@ def _settle_doubts(features: Tensor, norms: Tensor, last: Tensor, indices: Tenso
     chosen = chosen[_doubtful(features, norms, last, distances)[chosen]]
     if len(chosen) == 0:
         return
-    every = torch.arange(items, dtype=torch.int32, device=features.device)
-    for rows in chosen.split(max(1, _DIRECT_ELEMENTS // items)):
-        state = State(len(rows), neighbours, features)
-        state.merge(_differences(features, rows, every.expand(len(rows), items)), 0, 0)
-        indices[rows], distances[rows] = state.indices, state.distances
+    reach = distances[:, -1] + _margin(features, norms, distances)
+    for rows in chosen.split(max(1, _WITHIN_ELEMENTS // items)):
+        indices[rows], distances[rows] = _search_within(features, norms, rows, reach[rows], neighbours)
 
 
 def _doubtful(features: Tensor, norms: Tensor, last: Tensor, distances: Tensor) -> Tensor:
-    """Whether an item that was not kept may be nearer than the list's end, ``(N,)`` bool.
+    """Whether an item that was not kept may be nearer than the list's end, ``(N,)`` bool."""
+    return distances[:, -1] + _margin(features, norms, distances) >= last
+
+
+def _margin(features: Tensor, norms: Tensor, distances: Tensor) -> Tensor:
+    """How much farther than it is an item within a list's end may look by its product, ``(N,)``.
 
     Rounding errors of a sum of D terms add up like a random walk, to sqrt(D) units of |x|^2 + |y|^2; at most
     9 units at D = 512 were seen. Who is as near as the list's end at distance r has |y| <= |x| + r.
     """
     unit = torch.finfo(features.dtype).eps * features.shape[1] ** 0.5
-    end = distances[:, -1]
-    margin = unit * (norms + (norms.sqrt() + end.sqrt()).square())
-    return end + margin >= last
+    return unit * (norms + (norms.sqrt() + distances[:, -1].sqrt()).square())
 
 
 def _search_again(
@@ -213,6 +214,27 @@ def _search_again(
             block, 0, columns.start, measure=EUCLIDEAN, row_terms=row_terms, column_terms=norms[columns]
         )
     return (*refine(features, state.indices, neighbours, chosen), state.distances[:, -1])
+
+
+def _search_within(
+    features: Tensor, norms: Tensor, chosen: Tensor, reach: Tensor, neighbours: int
+) -> tuple[Tensor, Tensor]:
+    """Lists and their distances of a few items: differences from all that look no farther than ``reach``."""
+    items = len(features)
+    products = inner_products(features[chosen], features)
+    near = norms[chosen, None] + norms - 2 * products <= reach[:, None]
+    counts = near.sum(1)
+    width = int(counts.max())
+    if 2 * width > items:  # hardly anything is ruled out: without lists of candidates it is quicker
+        every = torch.arange(items, dtype=torch.int32, device=features.device)
+        state = State(len(chosen), neighbours, features)
+        state.merge(_differences(features, chosen, every.expand(len(chosen), items)), 0, 0)
+        return state.indices, state.distances
+    rows, columns = near.nonzero(as_tuple=True)
+    first = counts.cumsum(0) - counts
+    candidates = columns.new_full((len(chosen), width), -1, dtype=torch.int32)
+    candidates[rows, torch.arange(len(rows), device=rows.device) - first[rows]] = columns.int()
+    return refine(features, candidates, neighbours, chosen)
 
 
 def _blocks(items: int, queries: int, symmetric: bool, device: str) -> Iterator[tuple[slice, slice]]:

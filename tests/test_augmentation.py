@@ -8,8 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from torch import Tensor
 
 import reid_ops
@@ -47,39 +45,6 @@ def test_equals_the_reference(backend: Backend, shape: str, fill: str) -> None:
             images, size=(42, 20), pad=4, rules=rules(erase, polygon), seed=3, first_index=9, dtype=dtype
         )
         assert actual.dtype == dtype and actual.is_contiguous() and torch.equal(actual, expected)
-
-
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
-@given(data=st.data())
-def test_any_sizes(backend: Backend, data: st.DataObject) -> None:
-    """Any sizes, padding, layout and probability; widths that are no multiple of a vector as well."""
-    height, width, pad = (
-        data.draw(st.integers(1, 30)),
-        data.draw(st.integers(1, 30)),
-        data.draw(st.integers(0, 6)),
-    )
-    size = (data.draw(st.integers(1, height + 2 * pad)), data.draw(st.integers(1, width + 2 * pad)))
-    channels, count = data.draw(st.integers(1, 5)), data.draw(st.integers(0, 3))
-    images = random_bytes(count, channels, height, width, device=backend.device)
-    options: dict[str, Any] = {
-        "size": size,
-        "pad": pad,
-        "flip": data.draw(st.sampled_from([0.0, 0.5, 1.0])),
-        "seed": data.draw(st.integers(0, 2**64 - 1)),
-        "mean": [0.1 * k for k in range(channels)],
-        "std": [0.5 + k for k in range(channels)],
-    }
-    erase = reid_ops.RandomErasing(
-        p=data.draw(st.floats(0, 1)), anchor=data.draw(st.sampled_from(["corner", "center"]))
-    )
-    polygon = reid_ops.RandomPolygonErasing(p=data.draw(st.floats(0, 1)), points=5, mean=0.5, fill="mean")
-    expected = reference.augment(images, rules=rules(erase, polygon, mean=tuple(options["mean"])), **options)
-    planar = reid_ops.augment(images, layout="NCHW", erase=erase, polygon=polygon, **options)
-    interleaved = images.permute(0, 2, 3, 1).contiguous()
-    assert torch.equal(planar, expected)
-    assert torch.equal(
-        reid_ops.augment(interleaved, layout="NHWC", erase=erase, polygon=polygon, **options), expected
-    )
 
 
 @pytest.mark.sanitize

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import subprocess
 import sys
 import tarfile
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -268,6 +271,112 @@ class TestSetup:
         assert "models/reid_models/report/report.html.jinja" in carried
         assert "models/reid_models/recipes/hsgnet.yaml" in carried
         assert not [name for name in carried if name.endswith((".so", ".pyc"))]
+
+
+# Where a package is imported by another name than it is installed by.
+DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "cv2": "opencv-python-headless",
+    "faiss": "faiss-cpu",
+    "lightning_utilities": "lightning-utilities",
+    "pytorch_grad_cam": "grad-cam",
+    "yaml": "pyyaml",
+}
+OWN = {"benchmarks", "examples", "reid_models", "reid_ops", "tests", "tools"}
+
+
+def imported(*folders: str, deferred: bool = True) -> set[str]:
+    """Distributions that the folders' Python files import; ``deferred``: in functions as well."""
+    found = set()
+    for path in (path for folder in folders for path in (ROOT / folder).rglob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in ast.walk(tree) if deferred else tree.body:
+            if isinstance(node, ast.Import):
+                found |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                found.add(str(node.module).partition(".")[0])
+    return {DISTRIBUTIONS.get(name, name) for name in found - OWN - set(sys.stdlib_module_names)}
+
+
+def names_of(requirements: Iterable[str]) -> set[str]:
+    """Distributions without versions and extras."""
+    return {re.split(r"[\[<>=~!; ]", requirement.strip())[0] for requirement in requirements}
+
+
+class TestRequirements:
+    """What is imported is what is asked for."""
+
+    @pytest.fixture
+    def project(self) -> dict[str, Any]:
+        tomllib = pytest.importorskip("tomllib")  # from Python 3.11 on
+        return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+    def test_extras_name_all_that_is_imported(self, project):
+        extras = project["optional-dependencies"]
+        always, models = names_of(project["dependencies"]), names_of(extras["models"])
+        assert imported("reid_ops", deferred=False) == always == {"numpy", "torch"}
+        assert imported("reid_ops") <= always | names_of(extras["search"]) | models
+        assert imported("models/reid_models", deferred=False) <= always | models
+        assert imported("models/reid_models") <= always | models | names_of(extras["onnx"])
+        assert "reid-ops[models]" in extras["examples"]
+        assert imported("examples") <= always | models | names_of(extras["examples"])
+
+    def test_make_installs_all_that_is_imported(self, project):
+        extras = project["optional-dependencies"]
+        lines = (ROOT / "requirements-dev.txt").read_text(encoding="utf-8").splitlines()
+        installed = names_of(line for line in lines if not line.startswith("#"))
+        every = imported("reid_ops", "models/reid_models", "examples", "tests") | names_of(
+            name for extra in ("build", "search", "test", "models", "onnx") for name in extras[extra]
+        )
+        assert every - {"torch"} <= installed
+
+
+class TestGpuCheck:
+    """tools/gpu_check.sh, which meets a GPU seldom: what can be told without one."""
+
+    SCRIPT = (ROOT / "tools" / "gpu_check.sh").read_text(encoding="utf-8")
+
+    @pytest.fixture
+    def files(self) -> list[str]:
+        """The script's list of tests, as bash has it."""
+        (tests,) = re.findall(r"^tests=\(.*?\)$", self.SCRIPT, re.MULTILINE | re.DOTALL)
+        command = f'{tests}; printf "%s\\n" "${{tests[@]}}"'
+        return subprocess.run(
+            ["bash", "-c", command], capture_output=True, text=True, check=True
+        ).stdout.split()
+
+    def test_names_every_file_with_tests_on_cuda(self, files):
+        marks = re.compile(r"backend: Backend|pytest\.mark\.cuda")
+        with_tests = {
+            f"tests/{path.name}"
+            for path in (ROOT / "tests").glob("test_*.py")
+            if marks.search(path.read_text(encoding="utf-8")) and path.name != "test_build.py"
+        }
+        assert set(files) == with_tests
+
+    def test_its_tests_are_found_without_the_extras(self, files):
+        """On a machine with torch, numpy and pytest alone; hypothesis takes its own file along."""
+        missing = imported("models/reid_models", "tests") - {"numpy", "torch", "pytest"}
+        names = [*missing, *DISTRIBUTIONS, "reid_models", "scipy"]
+        options = ["--collect-only", "-q", "-m", "cuda", "-p", "no:cacheprovider", *files]
+        program = (
+            f"import sys; sys.modules.update(dict.fromkeys({names!r})); import pytest; "
+            f"sys.exit(pytest.main({options!r}))"
+        )
+        environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # such as hypothesis's own
+        ran = subprocess.run(
+            [sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True
+        )
+        assert ran.returncode == 0, ran.stdout[-2000:]
+        found = {line.partition("::")[0] for line in ran.stdout.splitlines() if "::" in line}
+        assert found == set(files) - {"tests/test_operator_properties.py"}
+
+    def test_limits_add_up_to_less_than_ten_minutes(self):
+        steps = re.findall(r"^( *)step \S+ (\d+) ", self.SCRIPT, re.MULTILINE)
+        in_loops = 4  # tools, and sizes of clusters
+        total = sum(int(limit) * (in_loops if indent else 1) for indent, limit in steps)
+        (deadline,) = re.findall(r"^deadline=(\d+)", self.SCRIPT, re.MULTILINE)
+        assert len(steps) == 5 and total <= int(deadline) < 600
 
 
 PTXAS_REPORT = """

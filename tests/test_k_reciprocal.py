@@ -12,8 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from torch import Tensor
 
 import reid_ops
@@ -227,44 +225,6 @@ def test_neighbours_are_the_nearest(backend: Backend) -> None:
     nearest = distance.sort(dim=1).values[:, :21]
     torch.testing.assert_close(distance.gather(1, found), nearest, rtol=1e-6, atol=1e-12)
     assert (found[:, 0] == torch.arange(len(features), device=found.device)).all()
-
-
-small = st.integers(1, 14)
-
-
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
-@given(data=st.data())
-def test_laws(backend: Backend, data: st.DataObject) -> None:
-    """Range, symmetry, equivariance under permutation, and the ends of lambda."""
-    queries, gallery, dimension = data.draw(small), data.draw(small), data.draw(st.integers(1, 5))
-    k1 = data.draw(st.integers(1, 12))
-    k2 = data.draw(st.integers(1, k1))
-    lambda_value = data.draw(st.sampled_from([0.0, 0.25, 0.3, 1.0]))
-    jaccard = data.draw(st.sampled_from(["soft", "set"]))
-    torch.manual_seed(data.draw(st.integers(0, 2**16)))
-    q, g = clustered(queries, gallery, dimension, backend.device)
-    options: dict[str, Any] = {"k1": k1, "k2": k2, "jaccard": jaccard}
-
-    distances = result(q, g, lambda_value=lambda_value, **options)
-    assert (distances >= 0).all() and (distances <= 1 + 1e-12).all()
-    order = torch.randperm(queries, device=q.device)
-    gallery_order = torch.randperm(gallery, device=q.device)
-    moved = result(q[order], g[gallery_order], lambda_value=lambda_value, **options)
-    torch.testing.assert_close(moved, distances[order][:, gallery_order], rtol=0, atol=1e-12)
-    scaled = result(3 * q, 3 * g, lambda_value=lambda_value, **options)
-    torch.testing.assert_close(scaled, distances, rtol=0, atol=1e-12)
-
-    features = torch.cat([q, g])
-    every = reid_ops.jaccard_distance(features, **options)
-    assert (every >= 0).all() and (every <= 1).all()
-    torch.testing.assert_close(every, every.t(), rtol=0, atol=1e-14)
-    torch.testing.assert_close(every.diagonal(), torch.zeros_like(every[0]), rtol=0, atol=1e-12)
-    pure = result(q, g, lambda_value=0.0, **options)
-    torch.testing.assert_close(pure, every[:queries, queries:], rtol=0, atol=1e-12)
-
-    squared = torch.cdist(features, features, compute_mode="donot_use_mm_for_euclid_dist").square()
-    original = (squared / squared.amax(1, keepdim=True).clamp(min=1e-300))[:queries, queries:]
-    torch.testing.assert_close(result(q, g, lambda_value=1.0, **options), original, rtol=0, atol=1e-12)
 
 
 class ExactIndex:

@@ -8,11 +8,9 @@ import io
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor
 
 import reid_ops
-from reid_models.data import read_omniglot
 from reid_ops import _neighbours, reference
 from tests.conftest import Backend
 
@@ -61,9 +59,28 @@ def test_more_near_copies_than_the_second_search_keeps(
     backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_neighbours, "_MORE_SLACK", 2)
-    monkeypatch.setattr(_neighbours, "_DIRECT_ELEMENTS", 1000)
+    monkeypatch.setattr(_neighbours, "_WITHIN_ELEMENTS", 1000)
     features = (1 + 1e-6 * torch.randn(140, 33)).to(backend.device)
     assert_nearest(features, reid_ops.rerank_neighbours(features[:9], features[9:], k1=5).indices)
+
+
+def test_differences_are_taken_of_near_copies_only(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of those that rounding leaves in question, not of the whole gallery."""
+    monkeypatch.setattr(_neighbours, "_MORE_SLACK", 2)
+    items, computed = sized(backend, 600), 0
+    differences = _neighbours._differences
+
+    def counted(features: Tensor, rows: Tensor | None, columns: Tensor) -> Tensor:
+        nonlocal computed
+        computed += columns.numel()
+        return differences(features, rows, columns)
+
+    monkeypatch.setattr(_neighbours, "_differences", counted)
+    centres = torch.nn.functional.normalize(torch.randn(items // 30, 33))
+    features = (copies_of(centres, items) + 1e-5 * torch.randn(items, 33)).to(backend.device)
+    found = reid_ops.rerank_neighbours(features[:20], features[20:], k1=5).indices
+    assert_nearest(features, found)
+    assert 30 * items < computed < 0.5 * items**2
 
 
 def test_only_doubtful_items_are_searched_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,6 +136,10 @@ def test_the_index_gets_the_features_as_they_are(backend: Backend) -> None:
 @functools.cache
 def characters() -> tuple[Tensor, Tensor]:
     """Real images as features: black pixels in squares of 7 x 7 of 60 handwritten queries and 700 others."""
+    from PIL import Image  # here, so that the operators' tests do without them
+
+    from reid_models.data import read_omniglot
+
     split = read_omniglot().draws[0]
     features = []
     for records in (split.query[::5], split.gallery[::3]):

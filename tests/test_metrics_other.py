@@ -155,6 +155,16 @@ def test_nan_is_refused(column: int) -> None:
             function(distance, [5, 5, 5], [5, 5, 6])
 
 
+@pytest.mark.parametrize("backend", ["host", "torch"])
+def test_verification_of_distances_that_hardly_differ(backend: str) -> None:
+    """Thresholds so near each other that their number over their range is infinite."""
+    distance = np.array([[0.0, 1e-310, 0.0, 5e-311, 1e-310, 2e-310, 1.0]])
+    report = metrics.verification_curve(distance, [1], [1, 1, 2, 2, 2, 2, 2], backend=backend)
+    assert report.thresholds.tolist() == [0.0, 1e-310] and report.tar.tolist() == [0.5, 1.0]
+    assert report.far.tolist() == [0.2, 0.6]
+    assert report.auc == pytest.approx(0.7)
+
+
 def test_verification_needs_both_kinds_of_pairs() -> None:
     with pytest.raises(ValueError, match="no genuine pair"):
         metrics.verification_curve(np.zeros((1, 1)), [1], [2])

@@ -9,8 +9,6 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from torch import Tensor
 
 import reid_ops
@@ -246,26 +244,6 @@ def test_expanded_inputs_and_gradients(backend: Backend) -> None:
     (actual,) = torch.autograd.grad(reid_ops.part_correlation(signal, parts).sum(), parts)
     (expected,) = torch.autograd.grad(reference.part_correlation(signal, parts).sum(), parts)
     torch.testing.assert_close(actual, expected)
-
-
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
-@given(data=st.data())
-def test_trilinear_form(backend: Backend, data: st.DataObject) -> None:
-    """<g, x*f> = <grad_x, x> = <grad_f, f>: the three kernels are one trilinear form."""
-    size = st.integers(1, 9)
-    batch, channels, height, width = (data.draw(size) for _ in range(4))
-    number, kernel_height, kernel_width = data.draw(st.integers(1, 5)), data.draw(size), data.draw(size)
-    shape = (batch, channels, height, width, number, kernel_height, kernel_width)
-    torch.manual_seed(data.draw(st.integers(0, 2**16)))
-    signal, parts = random_inputs(shape, torch.float64, backend.device)
-    signal.requires_grad_(), parts.requires_grad_()
-    output = reid_ops.part_correlation(signal, parts)
-    grad = torch.randn_like(output)
-    to_signal, to_parts = torch.autograd.grad(output, (signal, parts), grad)
-    form = (output * grad).sum()
-    scale = (output * grad).abs().sum() + 1
-    assert ((to_signal * signal).sum() - form).abs() <= 1e-13 * scale * output.numel() ** 0.5
-    assert ((to_parts * parts).sum() - form).abs() <= 1e-13 * scale * output.numel() ** 0.5
 
 
 def test_equals_grouped_convolution(backend: Backend) -> None:

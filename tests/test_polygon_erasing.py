@@ -10,8 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from torch import Tensor
 
 import reid_ops
@@ -105,53 +103,6 @@ def test_rectangles_equal_the_reference(
     )
     for one, other in zip(actual, expected, strict=True):
         assert torch.equal(one, other)
-
-
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
-@given(data=st.data())
-def test_any_arguments(backend: Backend, data: st.DataObject) -> None:
-    """Any valid arguments: the reference's result, and nothing outside the image or the box changes."""
-    height, width = data.draw(st.integers(1, 40)), data.draw(st.integers(1, 40))
-    count, channels = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 5))
-    area = sorted(data.draw(st.floats(0, 1)) for _ in range(2))
-    options = {
-        "p": data.draw(st.floats(0, 1)),
-        "area": area,
-        "aspect": data.draw(st.floats(1 / 256, 1)),
-        "points": data.draw(st.integers(3, 40)),
-        "fill": data.draw(st.sampled_from(FILLS)),
-        "shape": data.draw(st.sampled_from(["hull", "star"])),
-        "mean": data.draw(st.floats(0, 1)),
-        "sampling": data.draw(st.sampled_from(["continuous", "published_code"])),
-        "max_attempts": data.draw(st.integers(1, 5)),
-        "first_index": data.draw(st.integers(0, 2**62)),
-    }
-    seed = data.draw(st.integers(-(2**63), 2**64 - 1))
-    # The images lie inside a larger tensor: whatever is written outside them shows there.
-    around = torch.full(
-        (count + 2, channels + 2, height + 2, width + 3), 77, dtype=torch.uint8, device=backend.device
-    )
-    images = around[1:-1, 1:-1, 1:-1, 1:-2]
-    erased, mask, attempts = reference.polygon_erase(
-        images, seed=seed, return_mask=True, return_attempts=True, **options
-    )
-    result = reid_ops.polygon_erase(images, seed=seed, inplace=True, **options)
-    assert result is images and torch.equal(images, erased)
-    around[1:-1, 1:-1, 1:-1, 1:-2] = 77
-    assert (around == 77).all()
-    rule = _erasing_rule.Rule.checked(
-        "test", p=options["p"], area=area, aspect=options["aspect"], points=options["points"], shape="hull",
-        placement=options["sampling"], fill="random", mean=None, max_attempts=options["max_attempts"],
-    )  # fmt: skip
-    slack = 0 if options["sampling"] == "continuous" else steps.PIXEL
-    for n in range(count):
-        box = steps.draw_box(rule, steps.Words(seed, options["first_index"] + n), height, width)
-        assert box.attempts == attempts[n]
-        rows, columns = mask[n].nonzero(as_tuple=True)
-        assert (rows * steps.PIXEL + steps.HALF >= box.top).all()
-        assert (rows * steps.PIXEL + steps.HALF <= box.top + box.height + slack).all()
-        assert (columns * steps.PIXEL + steps.HALF >= box.left).all()
-        assert (columns * steps.PIXEL + steps.HALF <= box.left + box.width + slack).all()
 
 
 def test_layouts(backend: Backend) -> None:

@@ -14,22 +14,12 @@ from hypothesis import strategies as st
 import reid_ops
 from reid_ops import GalleryIndex
 from reid_ops.search import exact
+from tests.test_search_torch import METRICS, features
 
 faiss = pytest.importorskip("faiss")
 
 BACKENDS = ["faiss", "torch"]
-METRICS = ["cosine", "euclidean"]
 APPROXIMATE = ["ivf", "ivfpq", "hnsw"]
-
-
-def features(rows: int, dim: int = 16, seed: int = 0, identities: int = 0) -> np.ndarray:
-    """Normal values, around so many centres if asked for."""
-    generator = np.random.default_rng(seed)
-    values = generator.normal(size=(rows, dim))
-    if identities:
-        centres = np.random.default_rng(99).normal(size=(identities, dim))
-        values = 0.4 * values + centres[generator.integers(0, identities, rows)]
-    return values.astype(np.float32)
 
 
 def oracle(
@@ -146,20 +136,6 @@ def test_numpy_in_numpy_out_torch_in_torch_out() -> None:
     np.testing.assert_array_equal(arrays[1], tensors[1].numpy())
     index.search(torch.from_numpy(query).half(), 3)
     assert index.search(query[:0], 3)[1].shape == (0, 3)
-
-
-@pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-@pytest.mark.parametrize("metric", METRICS)
-def test_cuda(metric: str) -> None:
-    gallery, query = features(5000, 64), features(100, 64, 1)
-    results = []
-    for device in ("cpu", "cuda"):
-        index = GalleryIndex(64, metric=metric, device=device, backend="torch")
-        index.add(gallery)
-        results.append(index.search(query, 20, cameras=np.zeros(100, int)))
-    np.testing.assert_array_equal(results[0][1], results[1][1])
-    np.testing.assert_array_equal(results[0][0], results[1][0])
 
 
 # ------------------------------------------------------------------------------------ change and filter

@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,8 @@ import pytest
 
 from reid_ops import GalleryIndex
 from reid_ops.search import IndexConflictError, IndexFileError, storage
-from tests.test_search import APPROXIMATE, features
+from tests.test_search import APPROXIMATE
+from tests.test_search_torch import features
 
 
 @pytest.mark.parametrize("kind", ["flat", *APPROXIMATE])
@@ -365,6 +367,53 @@ def test_two_writers_lose_nothing(tmp_path: Path) -> None:
         index.add(features(1), ids=[300])
         raise KeyError
     assert 300 not in GalleryIndex.load(path).ids
+
+
+def test_saving_within_an_edit_is_refused(tmp_path: Path) -> None:
+    """It waited for itself. In a process of its own, so that waiting again would end."""
+    first_version(tmp_path / "gallery")
+    (tmp_path / "link").symlink_to("gallery")
+    code = (
+        "import sys; from tests.test_search_files import *\n"
+        "path = Path(sys.argv[1])\n"
+        "with GalleryIndex.edit(path) as index:\n"
+        "    index.add(features(1), ids=[100])\n"
+        "    for name in ('gallery', 'link'):\n"
+        "        with pytest.raises(RuntimeError, match='gallery is being edited here'):\n"
+        "            index.save(path.with_name(name))\n"
+        "    with pytest.raises(RuntimeError, match='being edited'), GalleryIndex.edit(path):\n"
+        "        pass\n"
+        "    index.save(path.with_name('copy'))\n"
+        "index = GalleryIndex.load(path)\n"
+        "index.save(path)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "gallery")], check=True, timeout=60)
+    for name in ("gallery", "copy"):
+        assert 100 in GalleryIndex.load(tmp_path / name).ids
+
+
+def test_threads_wait_for_each_other(tmp_path: Path) -> None:
+    """What one thread holds is no error in another: it is saved there in turn."""
+    path = tmp_path / "gallery"
+    first_version(path)
+    other = GalleryIndex.load(path)
+    other.add(features(1), ids=[200])
+    started = threading.Event()
+
+    def save() -> None:
+        started.set()
+        other.save(path, overwrite=True)
+
+    with GalleryIndex.edit(path) as index:
+        index.add(features(1), ids=[100])
+        writer = threading.Thread(target=save)
+        writer.start()
+        assert started.wait(10)
+        writer.join(0.1)
+        assert writer.is_alive()
+    writer.join(10)
+    assert not writer.is_alive()
+    assert 200 in GalleryIndex.load(path).ids
 
 
 def test_two_writers_at_once(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Everything that needs a GPU, in one go and under ten minutes: build, tests, sanitizers, benchmarks.
 #   OUT=results PYTHON=python3 tools/gpu_check.sh
-# Needs torch (CUDA build), nvcc and pytest; uses ninja, pybind11 and compute-sanitizer where they are.
+# Needs torch (CUDA build), nvcc, numpy, pytest and, for the benchmarks, rich; uses ninja, pybind11, hypothesis and
+# compute-sanitizer where they are. Nothing of the extras: only the operators' tests are run.
 set -uo pipefail  # no -e: a failing step is reported at the end and does not hide the later ones
 cd "$(dirname "$0")/.."
 out=${OUT:-build/gpu_check}
@@ -9,13 +10,20 @@ mkdir -p "$out"
 python=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
 python=$(command -v "$python")
 export PATH="$(dirname "$python"):$PATH"
-failed=()
+failed=() SECONDS=0
+deadline=590  # seconds from the start; the limits below add up to less
 
 step() {  # step NAME LIMIT COMMAND...: output on the screen and in $out/NAME.log
   local name=$1 limit=$2 start=$SECONDS
   shift 2
   printf '\n=== %s\n' "$name"
-  timeout "$limit" "$@" 2>&1 | tee "$out/$name.log"
+  [ "$limit" -le $((deadline - start)) ] || limit=$((deadline - start))
+  if [ "$limit" -lt 1 ]; then
+    echo "no time left"
+    failed+=("$name")
+    return
+  fi
+  timeout -k 2 "$limit" "$@" 2>&1 | tee "$out/$name.log"
   local status=${PIPESTATUS[0]}
   printf '=== %s: status %d after %d s\n' "$name" "$status" $((SECONDS - start))
   [ "$status" -eq 0 ] || failed+=("$name")
@@ -30,38 +38,50 @@ if importlib.util.find_spec("pytest") is None:
     raise SystemExit("error: pytest is missing")
 print(torch.__version__, torch.cuda.get_device_name(), torch.cuda.get_device_capability())
 PYTHON
-for module in ninja pybind11; do  # both only help: the build does without, slower or with torch's own copy
-  "$python" -c "import $module" 2>/dev/null || "$python" -m pip install -qq "$module" 2>/dev/null || true
+# These only help: the build does without the first two, slower or with torch's own copy; tests of the laws and
+# the tables of benchmarks need the others.
+for module in ninja pybind11 hypothesis rich; do
+  "$python" -c "import $module" 2>/dev/null ||
+    timeout 10 "$python" -m pip install -qq --retries 0 --timeout 5 "$module" 2>/dev/null || echo "without $module"
 done
 
 # Only this GPU's architecture: the build takes a sixth of the time.
 TORCH_CUDA_ARCH_LIST=$("$python" -c 'import torch; print("%d.%d" % torch.cuda.get_device_capability())')
 export TORCH_CUDA_ARCH_LIST REID_OPS_CUDA=1
 
-step build 120 "$python" setup.py --quiet build_ext --inplace
-step tests 120 "$python" -m pytest -q -m "not emulated" -p no:cacheprovider
+# Every file with tests on CUDA (tests/test_build.py compares): what else lies in tests/ stands on the extras.
+tests=(tests/test_{augmentation,erasing_in_place,erasing_transforms,hsgm,hsgm_cluster,hsgm_module,hsgm_torch}.py
+  tests/test_{k_reciprocal,k_reciprocal_lists,k_reciprocal_torch,metrics,operator_properties}.py
+  tests/test_{part_correlation,part_correlation_torch,polygon_erasing,polygon_erasing_input}.py
+  tests/test_{polygon_erasing_torch,search_torch,similarity_graph}.py)
+
+step build 140 "$python" setup.py --quiet build_ext --inplace
+step tests 100 "$python" -m pytest -q -m cuda -p no:cacheprovider "${tests[@]}"
 
 # compute-sanitizer slows kernels 10 to 100 times: the small tests marked for sanitizers are enough.
 sanitizer=$(command -v compute-sanitizer || ls "${CUDA_HOME:-/usr/local/cuda}"/bin/compute-sanitizer 2>/dev/null)
 if [ -n "$sanitizer" ]; then
   for tool in memcheck racecheck synccheck initcheck; do
     # Without torch's caching allocator every tensor is an allocation of its own, whose ends are watched.
-    step "$tool" 45 env PYTORCH_NO_CUDA_MEMORY_CACHING=1 "$sanitizer" --tool "$tool" --error-exitcode 1 --target-processes all \
-      "$python" -m pytest -q -m "sanitize and cuda" -p no:cacheprovider
+    step "$tool" 30 env PYTORCH_NO_CUDA_MEMORY_CACHING=1 \
+      "$sanitizer" --tool "$tool" --error-exitcode 1 --target-processes all \
+      "$python" -m pytest -q -m "sanitize and cuda" -p no:cacheprovider "${tests[@]}"
   done
 else
   echo "skipped: no compute-sanitizer"
 fi
 
-step benchmarks 150 "$python" -m benchmarks --device cuda --json "$out/benchmarks.json"
-
 # HSGM's evaluation on Hopper and later: by default an image in a cluster's shared memory (one read), against
 # the generic kernels (two reads) and other sizes of the cluster. A size that does not fit fails its step.
 inference=(-m benchmarks similarity_graph --device cuda --mode inference --dtype float32 bfloat16 --quick)
 for blocks in auto 0 8 16; do
-  step "hsgm_cluster_$blocks" 40 env REID_OPS_HSGM_CLUSTER=$blocks "$python" "${inference[@]}" \
+  step "hsgm_cluster_$blocks" 30 env REID_OPS_HSGM_CLUSTER=$blocks "$python" "${inference[@]}" \
     --json "$out/hsgm_cluster_$blocks.json"
 done
+
+# A first look at the operators; without --quick, which compiles and takes long, call it by itself.
+operators=(augmentation evaluate_ranking k_reciprocal part_correlation polygon_erasing similarity_graph)
+step benchmarks 100 "$python" -m benchmarks "${operators[@]}" --device cuda --quick --json "$out/benchmarks"
 
 if [ "${#failed[@]}" -gt 0 ]; then
   echo "failed: ${failed[*]}"

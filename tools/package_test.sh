@@ -44,7 +44,8 @@ assert reid_ops.__file__.startswith(sys.prefix), reid_ops.__file__
 info = reid_ops.build_info()
 print("torch", info["runtime_torch"], "built on", info["torch"], "CUDA", info["cuda"], "loaded", info["loaded"])
 reid_ops._extension.require()'
-  "$1" -m pytest -q -m "not emulated and not slow" -p no:cacheprovider tests/test_part_correlation*.py
+  "$1" -m pytest -q -m "not emulated and not slow" -p no:cacheprovider \
+    tests/test_part_correlation*.py tests/test_operator_properties.py
   cd "$root"
 }
 
@@ -58,7 +59,7 @@ echo "--- clean environment, the torch it was built with"
 run_tests "$work/newest/bin/python"
 # reid_models from the wheel, with its data; its other tests do not depend on how it was installed.
 (cd "$work/run" && "$work/newest/bin/python" -m pytest -q -p no:cacheprovider \
-  tests/models/test_{data,images,recipes}.py && "$work/newest/bin/reid" recipes omniglot_hsgnet >/dev/null)
+  tests/models/test_{data,images,recipes,report_html}.py && "$work/newest/bin/reid" recipes omniglot_hsgnet >/dev/null)
 
 echo "--- clean environment, torch $oldest_torch"
 # Kept between runs: only the wheel is installed anew.
@@ -67,3 +68,11 @@ oldest=$work/torch-$oldest_torch
 "$oldest/bin/python" -m pip install -qq "torch==$oldest_torch" numpy pytest hypothesis
 "$oldest/bin/python" -m pip install -qq --no-index --no-deps --force-reinstall "$wheel"
 run_tests "$oldest/bin/python"
+# There are none of the extras' packages here: help works, and a command says what to install.
+cd "$work/run"
+"$oldest/bin/reid" --help >/dev/null
+status=0
+"$oldest/bin/reid" recipes >"$work/recipes.log" 2>&1 || status=$?
+cat "$work/recipes.log"
+[ "$status" -eq 2 ] && [ "$(wc -l <"$work/recipes.log")" -eq 1 ] &&
+  grep -q '^reid recipes: needs the package [a-z]*: pip install "reid-ops\[models\]"$' "$work/recipes.log"

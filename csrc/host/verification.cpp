@@ -26,7 +26,9 @@ Thresholds<Real>::Thresholds(const Real* values, std::int64_t size) : values_(va
   const std::int64_t steps = std::max<std::int64_t>(1, 2 * size);
   low_ = static_cast<double>(least_);
   const double range = static_cast<double>(most_) - low_;
-  scale_ = range > 0 && std::isfinite(range) ? static_cast<double>(steps - 1) / range : 0.0;
+  // Of a range too long or too short for a table (infinite, or below 1e-308) all is in one step.
+  const double scale = range > 0 ? static_cast<double>(steps - 1) / range : 0.0;
+  scale_ = std::isfinite(range) && std::isfinite(scale) ? scale : 0.0;
   first_.assign(static_cast<std::size_t>(steps) + 1, 0);
   for (const Real value : values_) ++first_[static_cast<std::size_t>(step_of(value)) + 1];
   for (std::size_t step = 1; step < first_.size(); ++step) first_[step] += first_[step - 1];

@@ -5,12 +5,12 @@ Needs the extra ``models``: ``pip install "reid-ops[models]"``.
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
-
-from .recipes import list_recipes, load_recipe
 
 if TYPE_CHECKING:
     from .networks import create_model, list_models, load_model, load_weights, save_model
+    from .recipes import list_recipes, load_recipe
 
 __all__ = [
     "create_model",
@@ -24,9 +24,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Networks when first asked for: they import torch and timm, which `reid --help` does without."""
+    """Names when first asked for: what they stand on is slow to import, and `reid --help` does without."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from . import networks
-
-    return getattr(networks, name)
+    home = "recipes" if name.endswith(("_recipe", "_recipes")) else "networks"
+    return getattr(importlib.import_module(f".{home}", __name__), name)

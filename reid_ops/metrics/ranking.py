@@ -30,7 +30,7 @@ def evaluate_ranking(
     indices: np.ndarray | Tensor | None = None,
     backend: str = "auto",
 ) -> RankingReport:
-    r"""CMC, mAP and mINP of queries ranked against a gallery (SPEC 6.2: Market-1501 and its relatives).
+    r"""CMC, mAP and mINP of queries ranked against a gallery (the protocol of Market-1501 and its relatives).
 
     For each query the gallery loses its junk items and those that ``camera_rule`` names. With the ranks
     :math:`r_1 < \dots < r_P` (from 1) of the P positives among what is left,

@@ -12,6 +12,7 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -105,7 +106,7 @@ def _tolerance(gallery: Gallery, query: np.ndarray) -> np.ndarray:
     unit = 8 * math.sqrt(query.shape[1]) * 2.0**-23
     if gallery.metric == "cosine":
         return np.full(len(query), unit)
-    return unit * (gallery.largest_square + np.square(query, dtype=np.float64).sum(1))
+    return unit * (gallery.largest_square + np.einsum("qd,qd->q", query, query, dtype=np.float64))
 
 
 def _blocks(vectors: np.ndarray) -> Iterator[np.ndarray]:
@@ -177,10 +178,21 @@ def _runs(gallery: Gallery) -> Iterator[tuple[int, Tensor]]:
 
 @contextlib.contextmanager
 def _full_precision() -> Iterator[None]:
-    """No TF32: its three digits would lose candidates."""
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = False
+    """No TF32 on CUDA, no bfloat16 in oneDNN: their few digits would lose candidates.
+
+    By the settings of each backend: those that came before them (``allow_tf32``) don't give "medium" back,
+    and raise where a program has used the new ones.
+    """
+    backends: Any = torch.backends  # its stubs don't have all
+    settings = (backends.cuda.matmul, backends.mkldnn.matmul)
+    before = [(setting, setting.fp32_precision) for setting in settings]
+    lowered = [(setting, value) for setting, value in before if value in ("tf32", "bf16")]
+    for setting, _ in lowered:
+        setting.fp32_precision = "ieee"
     try:
         yield
     finally:
-        torch.backends.cuda.matmul.allow_tf32 = before
+        for setting, value in lowered:
+            setting.fp32_precision = "none"  # as torch.backends.fp32_precision has it
+            if setting.fp32_precision != value:
+                setting.fp32_precision = value

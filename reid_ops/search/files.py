@@ -47,6 +47,7 @@ class Files(Contents, ABC):
         Raises:
             OSError: the file can't be written; the old one is as it was.
             IndexConflictError: another writer has replaced the file since, and its changes would be lost.
+            RuntimeError: within a block of :meth:`edit` for the same file, which saves it by itself.
         """
         with storage.locked(Path(path)):
             if not overwrite:
@@ -58,7 +59,8 @@ class Files(Contents, ABC):
     def edit(cls: type[_Index], path: str | os.PathLike[str], **options: Any) -> Iterator[_Index]:
         """Loads a file, hands it out to be changed, and saves it; other writers wait meanwhile.
 
-        Nothing is saved if the block raises. ``options`` are those of :meth:`load`.
+        Nothing is saved if the block raises. ``options`` are those of :meth:`load`. Within the block neither
+        :meth:`save` nor another ``edit`` may have the same file (RuntimeError): its end would undo theirs.
 
         Example:
             >>> with GalleryIndex.edit("gallery.index") as index:

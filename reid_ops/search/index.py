@@ -28,7 +28,7 @@ _SAMPLE = 256  # gallery items that recall is measured with
 
 
 class GalleryIndex(Files):
-    """Searches a gallery of features; keeps identifiers and cameras beside them (SPEC 7.4, F059).
+    """Searches a gallery of features; keeps identifiers and cameras beside them.
 
     ``kind="flat"`` is exact, by faiss or by torch, with the same answers: scores are computed in float64 from
     the stored float32 vectors and rounded to float32; equal scores are ranked by position. ``"ivf"``,
@@ -148,7 +148,7 @@ class GalleryIndex(Files):
         only: Any = None,
         exclude: Any = None,
     ) -> tuple[Any, Any]:
-        """k-reciprocal re-ranking of each query's best candidates (SPEC 6.3), each query for itself.
+        """k-reciprocal re-ranking of each query's best candidates, each query for itself.
 
         Only the candidates' features meet, so a query costs O(candidates^2 D) whatever the gallery's size,
         and its result does not depend on the other queries. Neighbourhoods are those among the candidates:

@@ -10,6 +10,7 @@ from torch import Tensor
 from reid_ops import _checks
 
 NO_CAMERA = -1
+_CHECKED = 1 << 20  # elements that are checked and normalised at a time
 
 
 class Rows:
@@ -120,8 +121,10 @@ def check_features(values: Any, argument: str, dim: int, unit_length: bool) -> n
     if isinstance(values, Tensor):
         if not values.is_floating_point():
             raise TypeError(f"GalleryIndex: {argument} must be of a floating type, got {values.dtype}")
-        values = values.detach().float().cpu().numpy()
-    elif not isinstance(values, np.ndarray):
+        given, values = values.data_ptr(), values.detach().float().cpu().numpy()
+    elif isinstance(values, np.ndarray):
+        given = values.ctypes.data
+    else:
         raise TypeError(
             f"GalleryIndex: {argument} must be a numpy array or a torch.Tensor, got {type(values).__name__}"
         )
@@ -131,16 +134,30 @@ def check_features(values: Any, argument: str, dim: int, unit_length: bool) -> n
         raise ValueError(f"GalleryIndex: {argument} must have shape (N, {dim}), got {values.shape}")
     with np.errstate(over="ignore"):  # what overflows is infinite, and refused as such
         features = np.ascontiguousarray(values, np.float32)
+    ours = features.ctypes.data != given  # a copy already, which may be written to
+    result = features if ours or not unit_length else np.empty_like(features)
+    step = max(1, _CHECKED // dim)
+    for first in range(0, len(features), step):
+        rows = slice(first, first + step)
+        _check_finite(features[rows], argument, first)
+        if unit_length:
+            result[rows] = _unit_length(features[rows], argument, first)
+    return result
+
+
+def _check_finite(features: np.ndarray, argument: str, first: int) -> None:
     finite = np.isfinite(features).all(1)
     if not finite.all():
-        raise ValueError(f"GalleryIndex: {argument} must be finite, but row {int(finite.argmin())} is not")
-    if not unit_length:
-        return features
+        row = first + int(finite.argmin())
+        raise ValueError(f"GalleryIndex: {argument} must be finite, but row {row} is not")
+
+
+def _unit_length(features: np.ndarray, argument: str, first: int) -> np.ndarray:
     lengths = np.sqrt(np.einsum("nd,nd->n", features, features, dtype=np.float64))
     if (lengths == 0).any():
-        row = int((lengths == 0).argmax())
+        row = first + int((lengths == 0).argmax())
         raise ValueError(f"GalleryIndex: {argument} has no direction in row {row}, a vector of zeros")
-    return (features / lengths[:, None]).astype(np.float32)
+    return features / lengths[:, None]
 
 
 def check_integers(

@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import struct
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -26,6 +27,7 @@ _END = b"1XDIDIER"
 _FOOTER = struct.Struct("<QQ16s8s")  # header's offset, its length, its digest, _END
 _ALIGNMENT = 4096
 _CHUNK = 4 << 20
+_held = threading.local()  # .paths: the files that this thread has locked
 
 Section = np.ndarray | Callable[[Callable[[bytes], int]], None]  # bytes, or what writes them
 
@@ -171,13 +173,24 @@ class Reader:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """One writer at a time; the lock is the system's and ends with the process that holds it."""
+    """One writer at a time; the lock is the system's and ends with the process that holds it.
+
+    Raises:
+        RuntimeError: this thread holds the lock already, and would wait for itself for ever.
+    """
     import fcntl  # here, so that where there is none (not POSIX) all but saving works
 
     path = path.resolve()
+    paths: set[Path] = _held.__dict__.setdefault("paths", set())
+    if path in paths:
+        raise RuntimeError(f"{path} is being edited here: GalleryIndex.edit saves it at the end of its block")
     with (path.parent / f".{path.name}.lock").open("wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+        paths.add(path)
+        try:
+            yield
+        finally:
+            paths.remove(path)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -14,7 +14,8 @@ import pytest
 
 from reid_models import cli
 from reid_models.cli import COMMANDS, main
-from reid_models.cli.command import Command, Namespace
+from reid_models.cli.command import Command
+from reid_models.cli.parsing import Namespace
 
 ROOT = Path(__file__).parents[2]
 
@@ -166,3 +167,30 @@ def test_as_a_program() -> None:
     )
     assert (ran.returncode, ran.stderr) == (0, "[]\n")
     assert "datasets" in ran.stdout
+
+
+@pytest.mark.parametrize(
+    ("missing", "words", "named"),
+    [
+        (("yaml", "jsonargparse", "timm", "lightning", "rich"), "recipes", "jsonargparse"),
+        (("yaml", "jsonargparse", "timm", "lightning", "rich"), "recipes --help", "jsonargparse"),
+        (("yaml",), "recipes", "yaml"),
+        (("timm",), "evaluate weights.safetensors --dataset omniglot", "timm"),
+        (("lightning",), "train omniglot_hsgnet", "lightning"),
+    ],
+)
+def test_without_the_packages_of_the_extra(missing: tuple[str, ...], words: str, named: str) -> None:
+    """As after `pip install reid-ops`: help works, commands say in one line what to install."""
+    program = (
+        f"import sys; sys.modules.update(dict.fromkeys({missing!r})); from reid_models.cli import main; "
+        f"assert main(['--help']) == 0; sys.exit(main({words.split()!r}))"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": f"{ROOT}:{ROOT / 'models'}", "PATH": "/usr/bin:/bin"},
+    )
+    message = f'reid {words.split()[0]}: needs the package {named}: pip install "reid-ops[models]"\n'
+    assert (ran.returncode, ran.stderr) == (2, message)
+    assert ran.stdout.startswith("usage: reid COMMAND")

@@ -72,9 +72,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return CLOSED
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.split(".")[0] in ("reid_ops", "reid_models"):
+        package = (error.name or "").partition(".")[0]
+        if package in ("", "reid_ops", "reid_models"):
             raise
-        return _fail(prefix, f'needs the package {error.name}: pip install "reid-ops[models]"', error)
+        return _fail(prefix, f'needs the package {package}: pip install "reid-ops[models]"', error)
     except (ValueError, TypeError, OSError, RuntimeError, csv.Error) as error:
         return _fail(prefix, str(error), error)
     return 0
@@ -82,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(name: str, words: Sequence[str]) -> None:
     command = _module(name).COMMAND
-    command.run(_module("command").read(command, words))
+    command.run(_module("parsing").read(command, words))
 
 
 def _module(name: str) -> ModuleType:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .command import ArgumentParser, Namespace
-
 if TYPE_CHECKING:
     from ..data import ReidDataset
     from ..engine.trained import Trained
+    from .parsing import ArgumentParser, Namespace
 
 
 def add_model(parser: ArgumentParser, *, required: bool = False, note: str = "") -> None:

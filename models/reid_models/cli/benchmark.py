@@ -7,8 +7,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from .command import ArgumentParser, Command, Namespace
+from .command import Command
+
+if TYPE_CHECKING:
+    from .parsing import ArgumentParser, Namespace
 
 MARK = Path("benchmarks") / "harness" / "runner.py"  # what the folder of the project's benchmarks has
 

@@ -6,10 +6,11 @@ import inspect
 from typing import TYPE_CHECKING
 
 from . import arguments
-from .command import ArgumentParser, Command, Namespace
+from .command import Command
 
 if TYPE_CHECKING:
     from ..data import ReidDataset, SplitCounts
+    from .parsing import ArgumentParser, Namespace
 
 
 def configure(parser: ArgumentParser) -> None:

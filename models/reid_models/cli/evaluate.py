@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import arguments, results
-from .command import ArgumentParser, Command, Namespace, make_parser
+from .command import Command
 
 if TYPE_CHECKING:
     from ..data import ReidDataset
     from ..engine.evaluation import Evaluation
     from ..engine.trained import Trained
+    from .parsing import ArgumentParser, Namespace
 
 FILE = "evaluation.json"
 #: What changes its numbers: `reid recipes --table` and reports show them beside those of other runs.
@@ -100,6 +101,8 @@ def _keep(options: Namespace, evaluation: Evaluation) -> None:
     """Writes the run's file, unless its numbers would mean something else than those of other runs."""
     file = Path(options.model) / FILE
     stream = sys.stderr if options.json else sys.stdout
+    from .parsing import make_parser
+
     defaults = make_parser(COMMAND).get_defaults()
     changed = [name for name in DEFINITIONS if options[name] != defaults[name]]
     if changed:

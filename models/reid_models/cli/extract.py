@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import arguments
-from .command import ArgumentParser, Command, Namespace
+from .command import Command
 
 if TYPE_CHECKING:
     from ..data import ImageRecord
+    from .parsing import ArgumentParser, Namespace
 
 SPLITS = ("train", "query", "gallery")
 

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import arguments
-from .command import ArgumentParser, Command, Namespace
+from .command import Command
 
 if TYPE_CHECKING:
     from ..engine.features import Features
+    from .parsing import ArgumentParser, Namespace
 
 
 def configure(parser: ArgumentParser) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .command import ArgumentParser, Command, Namespace
+from .command import Command
 
 if TYPE_CHECKING:
     from ..recipes import Recipe
+    from .parsing import ArgumentParser, Namespace
 
 
 def configure(parser: ArgumentParser) -> None:

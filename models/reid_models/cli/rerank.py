@@ -6,10 +6,11 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from . import arguments, results
-from .command import ArgumentParser, Command, Namespace
+from .command import Command
 
 if TYPE_CHECKING:
     from ..engine.features import Features
+    from .parsing import ArgumentParser, Namespace
 
 
 def configure(parser: ArgumentParser) -> None:

@@ -7,10 +7,12 @@ import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .._files import check_folder, replacing
-from .command import Namespace
+
+if TYPE_CHECKING:
+    from .parsing import Namespace
 
 SUFFIXES = (".json", ".csv", ".txt")
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from . import arguments, results
-from .command import ArgumentParser, Command, Namespace
+from .command import Command
 
 if TYPE_CHECKING:
     from ..engine.features import Features
     from ..engine.gallery import Gallery
+    from .parsing import ArgumentParser, Namespace
 
 
 def configure(parser: ArgumentParser) -> None:

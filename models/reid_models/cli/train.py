@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from .command import ArgumentParser, Command, Namespace
+from typing import TYPE_CHECKING
+
+from .command import Command
+
+if TYPE_CHECKING:
+    from .parsing import ArgumentParser, Namespace
 
 EXAMPLE = """\
 reid train market1501_hsgnet --data.root /data/Market-1501-v15.09.15

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._suggest import unknown
 from . import arguments
-from .command import ArgumentParser, Command, Namespace
+from .command import Command
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ..data import ReidDataset
     from ..engine.trained import Trained
     from ..report.retrieval import Retrieval
+    from .parsing import ArgumentParser, Namespace
 
 SPLITS = ("train", "query", "gallery")
 

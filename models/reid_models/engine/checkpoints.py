@@ -101,7 +101,7 @@ class LastCheckpoint(Checkpoint):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         # Not earlier: making loaders and their iterators must not count.
         if self._random_states is not None:
-            _restore(self._random_states, trainer.global_rank)
+            _restore(self._random_states, trainer.global_rank, trainer.global_step)
             self._random_states = None
 
     def on_train_batch_end(
@@ -187,9 +187,10 @@ def _gather_random_states(world_size: int) -> list[dict[str, Any]]:
     return everyone
 
 
-def _restore(states: list[dict[str, Any]], rank: int) -> None:
-    if rank >= len(states):  # more processes than before
-        _seed(torch.initial_seed() + rank)
+def _restore(states: list[dict[str, Any]], rank: int, step: int) -> None:
+    if rank >= len(states):  # more processes than before: a stream that no process has had
+        mixed = np.random.SeedSequence((torch.initial_seed(), rank, step)).generate_state(1, np.uint64)
+        _seed(int(mixed[0] >> 1))
         return
     state: Mapping[str, Any] = states[rank]
     version, inner, gauss = state["python"]

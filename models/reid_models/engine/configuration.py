@@ -14,7 +14,7 @@ from jsonargparse import Namespace
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser
 
-from ..cli.command import parse
+from ..cli.parsing import parse
 from ..data.pipeline import Augmentation
 from ..losses import HSGNET_LOSSES
 from .checkpoints import LAST
