@@ -108,14 +108,14 @@ def large_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux")
 @pytest.mark.parametrize("backend", ["faiss", "torch"])
 def test_a_mapped_gallery_may_be_larger_than_memory(backend: str, large_file: Path) -> None:
-    """Searches them in a process that may not allocate 100 MB more than it has."""
+    """Searches them in a process that may not allocate 40 MB more than it has."""
     code = (
         "import resource, sys, faiss\n"
         "from tests.test_search_files import *\n"
         "small = GalleryIndex(512, backend=sys.argv[2]); small.add(features(3000, 512))\n"
         "small.search(features(3000, 512, 1), 3)\n"  # starts threads and fills their scratch memory
         "status = Path('/proc/self/status').read_text().split('VmData:')[1]\n"
-        "limit = int(status.split()[0]) * 1024 + (100 << 20)\n"
+        "limit = int(status.split()[0]) * 1024 + (40 << 20)\n"
         "resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))\n"
         "index = GalleryIndex.load(sys.argv[1], mmap=True, backend=sys.argv[2])\n"
         "print(index.search(index.features([7, 79_999]), 1)[1].tolist())\n"
