@@ -8,7 +8,8 @@
 // right edge, and every lane does useful work however narrow the map. The price is a transpose on
 // the way in and out, which `pack` and `unpack` do in registers.
 
-#define REID_OPS_INLINE inline __attribute__((always_inline))
+#define REID_OPS_ALWAYS_INLINE __attribute__((always_inline))  // of a lambda
+#define REID_OPS_INLINE inline REID_OPS_ALWAYS_INLINE
 
 template <typename T>
 struct VectorOf {
@@ -140,48 +141,95 @@ struct Rectangle {
   std::int64_t column_step, row_step;
 };
 
+// Where the positions of a rectangle lie in scratch, row by row. Steps are in elements.
+template <typename T>
+struct ScratchWalk {
+  std::int64_t columns, column_step, row_step, next_row;
+  std::int64_t column = 0, offset = 0;
+
+  explicit ScratchWalk(const Rectangle& area)
+      : columns(area.columns),
+        column_step(area.column_step * kLanes<T>),
+        row_step(area.row_step * kLanes<T>),
+        next_row(row_step - columns * column_step) {}
+
+  REID_OPS_INLINE void seek(std::int64_t position) {
+    const std::int64_t row = position / columns;
+    column = position - row * columns;
+    offset = column * column_step + row * row_step;
+  }
+  // This position's offset; then goes on to the next.
+  REID_OPS_INLINE std::int64_t next() {
+    const std::int64_t here = offset;
+    offset += column_step;
+    if (++column == columns) column = 0, offset += next_row;
+    return here;
+  }
+};
+
+// whole(first) for blocks of kLanes positions that cover `count`. The last block reaches back over some that
+// are done already, so that none is short: it reads nothing outside and its size is known to the compiler.
+// Where there are fewer than kLanes positions: shorter().
+template <typename T, typename Whole, typename Shorter>
+REID_OPS_INLINE void for_each_block(std::int64_t count, const Whole& whole, const Shorter& shorter) {
+  constexpr std::int64_t lanes = kLanes<T>;
+  if (count < lanes) return shorter();
+  for (std::int64_t first = 0; first < count; first += lanes) whole(std::min(first, count - lanes));
+}
+
+// A transpose walks kLanes planes at once, more streams than the processor prefetches by itself. Planes of at
+// least so many blocks are asked for so many blocks ahead; in shorter ones that would be past their end.
+constexpr std::int64_t kPrefetchFromBlocks = 16, kPrefetchAhead = 8;
+
 // Planes -> scratch.
 template <typename S, typename T>
 void pack(const Planes<const S, T>& planes, const Rectangle& area, T* scratch) {
-  constexpr int lanes = kLanes<T>;
-  const auto place = [&](std::int64_t row, std::int64_t column) {
-    return scratch + (column * area.column_step + row * area.row_step) * lanes;
-  };
+  constexpr std::int64_t lanes = kLanes<T>;
   const bool dense = planes.column_stride == 1 && planes.row_stride == area.columns;
   const std::int64_t count = area.rows * area.columns;
   const std::int64_t start = area.first_row * planes.row_stride;
+  ScratchWalk<T> walk(area);
   if (planes.column_stride == 1 && !planes.adjacent) {
     // Runs of consecutive elements: the whole rectangle when rows follow each other, else row by row.
     const std::int64_t run = dense ? count : area.columns;
+    const bool prefetch = run >= kPrefetchFromBlocks * lanes;
     for (std::int64_t base = 0; base < count; base += run) {
       const std::int64_t offset = dense ? start : start + (base / area.columns) * planes.row_stride;
-      std::int64_t row = base / area.columns, column = 0;
-      for (std::int64_t done = 0; done < run; done += lanes) {
-        const std::int64_t length = std::min<std::int64_t>(lanes, run - done);
-        Vector<T> block[lanes];
-        for (int lane = 0; lane < lanes; ++lane) {
-          const S* source = planes.plane[lane] + offset + done;
-          if (source + lanes <= planes.limit) {
-            block[lane] = load_widened<S, T>(source);
-          } else {
-            alignas(REID_OPS_VECTOR_BYTES) T elements[lanes] = {};
-            for (std::int64_t i = 0; i < length; ++i) elements[i] = static_cast<T>(widen(source[i]));
-            block[lane] = load_aligned(elements);
-          }
-        }
-        transpose<T>(block);
-        for (std::int64_t i = 0; i < length; ++i) {
-          store_aligned(place(row, column), block[i]);
-          if (++column == area.columns) column = 0, ++row;
-        }
-      }
+      Vector<T> block[lanes];
+      walk.seek(base);
+      for_each_block<T>(
+          run,
+          [&](std::int64_t first) REID_OPS_ALWAYS_INLINE {
+            for (int lane = 0; lane < lanes; ++lane) {
+              const S* source = planes.plane[lane] + offset + first;
+              if (prefetch) __builtin_prefetch(source + kPrefetchAhead * lanes);
+              block[lane] = load_widened<S, T>(source);
+            }
+            transpose<T>(block);
+            if (first % lanes != 0) walk.seek(base + first);
+            for (int i = 0; i < lanes; ++i) store_aligned(scratch + walk.next(), block[i]);
+          },
+          [&] {
+            for (int lane = 0; lane < lanes; ++lane) {
+              const S* source = planes.plane[lane] + offset;
+              if (source + lanes <= planes.limit) {
+                block[lane] = load_widened<S, T>(source);
+              } else {
+                alignas(REID_OPS_VECTOR_BYTES) T elements[lanes] = {};
+                for (std::int64_t i = 0; i < run; ++i) elements[i] = static_cast<T>(widen(source[i]));
+                block[lane] = load_aligned(elements);
+              }
+            }
+            transpose<T>(block);
+            for (std::int64_t i = 0; i < run; ++i) store_aligned(scratch + walk.next(), block[i]);
+          });
     }
     return;
   }
   for (std::int64_t row = 0; row < area.rows; ++row) {
     for (std::int64_t column = 0; column < area.columns; ++column) {
       const std::int64_t offset = start + row * planes.row_stride + column * planes.column_stride;
-      T* destination = place(row, column);
+      T* destination = scratch + walk.next();
       if (planes.adjacent) {
         store_aligned(destination, load_widened<S, T>(planes.plane[0] + offset));
       } else {
@@ -196,25 +244,30 @@ void pack(const Planes<const S, T>& planes, const Rectangle& area, T* scratch) {
 // Scratch -> planes whose rows follow each other without gaps (column_stride 1, row_stride = columns).
 template <typename S, typename T>
 void unpack(const Planes<S, T>& planes, const Rectangle& area, const T* scratch) {
-  constexpr int lanes = kLanes<T>;
+  constexpr std::int64_t lanes = kLanes<T>;
   const std::int64_t start = area.first_row * area.columns, count = area.rows * area.columns;
-  std::int64_t row = 0, column = 0;
-  for (std::int64_t done = 0; done < count; done += lanes) {
-    const std::int64_t length = std::min<std::int64_t>(lanes, count - done);
-    Vector<T> block[lanes];
-    for (std::int64_t i = 0; i < length; ++i) {
-      block[i] = load_aligned(scratch + (column * area.column_step + row * area.row_step) * lanes);
-      if (++column == area.columns) column = 0, ++row;
-    }
-    for (std::int64_t i = length; i < lanes; ++i) block[i] = Vector<T>{};
-    transpose<T>(block);
-    for (int lane = 0; lane < planes.used; ++lane) {
-      S* destination = planes.plane[lane] + start + done;
-      if (length == lanes) {
-        store_narrowed<S, T>(destination, block[lane]);
-      } else {
-        store_first<S, T>(destination, block[lane], length);
-      }
-    }
-  }
+  const bool prefetch = count >= kPrefetchFromBlocks * lanes;
+  ScratchWalk<T> walk(area);
+  Vector<T> block[lanes];
+  for_each_block<T>(
+      count,
+      [&](std::int64_t first) REID_OPS_ALWAYS_INLINE {
+        if (first % lanes != 0) walk.seek(first);
+        for (int i = 0; i < lanes; ++i) block[i] = load_aligned(scratch + walk.next());
+        transpose<T>(block);
+        for (int lane = 0; lane < planes.used; ++lane) {
+          S* destination = planes.plane[lane] + start + first;
+          if (prefetch) __builtin_prefetch(destination + kPrefetchAhead * lanes, 1);
+          store_narrowed<S, T>(destination, block[lane]);
+        }
+      },
+      [&] {
+        for (int i = 0; i < lanes; ++i) {
+          block[i] = i < count ? load_aligned(scratch + walk.next()) : Vector<T>{};
+        }
+        transpose<T>(block);
+        for (int lane = 0; lane < planes.used; ++lane) {
+          store_first<S, T>(planes.plane[lane] + start, block[lane], count);
+        }
+      });
 }
