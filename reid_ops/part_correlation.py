@@ -65,7 +65,7 @@ def part_correlation(signal: Tensor, parts: Tensor, *, pool: int = 1, pairs: Ten
     signal, parts, pairs = _prepare(signal, parts, pool, pairs)
     # Where each maximum came from is only worth keeping for a backward pass.
     with_argmax = pool > 1 and torch.is_grad_enabled() and (signal.requires_grad or parts.requires_grad)
-    return _dispatch.operators().part_correlation(signal, parts, pairs, pool, with_argmax)[0]
+    return _dispatch.call("part_correlation", signal, parts, pairs, pool, with_argmax)[0]
 
 
 def csn_similarity(x1: Tensor, x2: Tensor, parts1: Tensor, parts2: Tensor, *, pool: int = 1) -> Tensor:
@@ -325,7 +325,7 @@ def _register(library: str) -> None:
         ("part_correlation_grad_signal", backward_grad_signal, save_gradient),
         ("part_correlation_grad_parts", backward_grad_parts, save_gradient),
     ):
-        torch.library.register_autograd(f"{library}::{name}", backward, setup_context=save)
+        _dispatch.register_gradient(library, name, backward, save)
 
 
 def _pairs_by_row(pairs: Tensor | None, column: int) -> Tensor | None:

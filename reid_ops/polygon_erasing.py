@@ -262,7 +262,7 @@ def _run(
     value, tensor = _erasing_rule.checked_seed(seed, generator, images.device, op)
     arguments = (tensor, value, first_index, rule.encode(), values, return_mask)
     if not inplace:
-        return _dispatch.operators().polygon_erase(images, *arguments)
+        return _dispatch.call("polygon_erase", images, *arguments)
     if images.requires_grad and torch.is_grad_enabled():
         raise RuntimeError(f"{op}: inplace=True needs images that require no gradient; use inplace=False")
     if _overlaps_itself(images):
@@ -353,4 +353,4 @@ def _register(library: str) -> None:
             grad = ops.polygon_erase(grad, seed_tensor, ctx.seed, ctx.first_index, ctx.rule, [0.0], False)[0]
         return grad, *(None,) * 6
 
-    torch.library.register_autograd(f"{library}::polygon_erase", backward, setup_context=save)
+    _dispatch.register_gradient(library, "polygon_erase", backward, save)

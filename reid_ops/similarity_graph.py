@@ -82,7 +82,8 @@ def similarity_graph(
     if theta is not None:
         weights = theta.reshape(-1, *nodes.shape[1:]).contiguous()
         weights = weights.float() if half else weights
-    output, _ = _dispatch.operators().similarity_graph(
+    output, _ = _dispatch.call(
+        "similarity_graph",
         nodes.float() if half else nodes,
         weights,
         radius_squared,
@@ -212,12 +213,8 @@ def _register(library: str) -> None:
             result[k] = gradient
         return tuple(result)
 
-    torch.library.register_autograd(
-        f"{library}::similarity_graph", backward_forward, setup_context=save_forward
-    )
-    torch.library.register_autograd(
-        f"{library}::similarity_graph_backward", backward_backward, setup_context=save_backward
-    )
+    _dispatch.register_gradient(library, "similarity_graph", backward_forward, save_forward)
+    _dispatch.register_gradient(library, "similarity_graph_backward", backward_backward, save_backward)
 
 
 def _weighted(grad: Tensor, theta: Tensor | None) -> Tensor:

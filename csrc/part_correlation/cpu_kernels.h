@@ -43,6 +43,11 @@ struct Worker {
   const std::int64_t top = problem.top(), left = problem.left(), pool = problem.pool;
   const std::int64_t pooled_height = problem.pooled_height(), pooled_width = problem.pooled_width();
   static constexpr int lanes = kLanes<T>;
+  // Larger than what a core has of the third-level cache.
+  const bool streams =
+      (problem.signal_rows * height * width + problem.pairs * problem.parts * pooled_height * pooled_width) *
+          channels * static_cast<std::int64_t>(sizeof(S)) >=
+      (std::int64_t{16} << 20);
 
   // `row` of plane q is what pair_row(q / channels) says; `index` places it in the tensor.
   template <typename U, typename Place>
@@ -56,7 +61,7 @@ struct Worker {
     for_each_plane(group, [&](int lane, std::int64_t row, std::int64_t channel) {
       result.plane[lane] = place(row, channel);
     });
-    result.finish();
+    result.finish(streams);
     return result;
   }
 
@@ -105,7 +110,7 @@ struct Worker {
     for_each_plane(group, [&](int lane, std::int64_t row, std::int64_t channel) {
       result.plane[lane] = maps + ((row_of(row) * problem.parts + part) * channels + channel) * size;
     });
-    result.finish();
+    result.finish(streams);
     return result;
   }
 

@@ -1,0 +1,77 @@
+"""How the public functions reach the operators: plainly in eager mode, as themselves for everything else."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
+
+import reid_ops
+
+SIGNAL = torch.randn(2, 3, 5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+PARTS = torch.randn(2, 2, 3, 3, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+# name of the operator, a function of one tensor, its argument
+OPERATORS: list[tuple[str, Callable[[Tensor], Tensor], Tensor]] = [
+    ("part_correlation", lambda x: reid_ops.part_correlation(x, PARTS, pool=2), SIGNAL),
+    ("similarity_graph", lambda x: reid_ops.similarity_graph(x), SIGNAL[0]),
+    ("polygon_erase", lambda x: reid_ops.polygon_erase(x, p=1.0, seed=3), SIGNAL),
+]
+each_operator = pytest.mark.parametrize(
+    ("name", "function", "argument"), OPERATORS, ids=[name for name, *_ in OPERATORS]
+)
+
+
+def gradient(function: Callable[[Tensor], Tensor], argument: Tensor) -> Tensor:
+    leaf = argument.clone().requires_grad_()
+    return torch.autograd.grad(function(leaf).square().sum(), leaf)[0]
+
+
+@each_operator
+def test_tracing_records_the_operator(
+    name: str, function: Callable[[Tensor], Tensor], argument: Tensor
+) -> None:
+    leaf = argument.clone().requires_grad_()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # sizes become constants, and tracing is deprecated
+        traced = torch.jit.trace(function, leaf, check_trace=False)
+    assert f"reid_ops::{name}" in str(traced.graph)
+    torch.testing.assert_close(traced(leaf), function(leaf), rtol=0, atol=0)
+
+    def step(x: Tensor) -> Tensor:
+        return torch.autograd.grad(function(x).square().sum(), x)[0]
+
+    graph = make_fx(step)(leaf)
+    assert any(f"reid_ops.{name}" in str(node.target) for node in graph.graph.nodes)
+    torch.testing.assert_close(graph(leaf), gradient(function, argument), rtol=0, atol=0)
+
+
+@each_operator
+def test_the_operator_itself_is_differentiable(
+    name: str, function: Callable[[Tensor], Tensor], argument: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = gradient(function, argument)
+    calls: list[str] = []
+
+    def call(name: str, *arguments: Any) -> Any:
+        calls.append(name)
+        return getattr(torch.ops.reid_ops, name)(*arguments)
+
+    monkeypatch.setattr(reid_ops._dispatch, "call", call)
+    torch.testing.assert_close(gradient(function, argument), expected, rtol=0, atol=0)
+    assert name in calls
+
+
+@each_operator
+def test_no_graph_is_built_without_need(
+    name: str, function: Callable[[Tensor], Tensor], argument: Tensor
+) -> None:
+    assert function(argument).grad_fn is None
+    with torch.no_grad():
+        assert not function(argument.clone().requires_grad_()).requires_grad
+    assert function(argument.clone().requires_grad_()).requires_grad
