@@ -125,12 +125,21 @@ struct Planes {
   std::int64_t column_stride;
   int used;                     // real planes, 1 .. kLanes
   const S* limit;               // one past the tensor's last element: a full vector may be read up to here
+  const S* highest;             // the plane furthest on in memory
   bool adjacent;                // plane[l] == plane[0] + l: channels-last, no transpose needed
   std::int64_t next_group = 0;  // elements from here to the planes that come next; 0: do not prefetch them
 
-  // `streams`: the tensor is larger than the caches.
-  void finish(bool streams) {
-    next_group = streams && used == kLanes<T> ? kLanes<T> * (plane[1] - plane[0]) : 0;
+  // kLanes planes, `step` elements apart. `streams`: the tensor is larger than the caches.
+  void spread(S* first, std::int64_t step, bool streams) {
+    for (int lane = 0; lane < kLanes<T>; ++lane) plane[lane] = first + lane * step;
+    used = kLanes<T>;
+    adjacent = step == 1;
+    highest = step > 0 ? plane[kLanes<T> - 1] : plane[0];
+    next_group = streams ? kLanes<T> * step : 0;
+  }
+  // The first `used` planes are set, anywhere.
+  void finish() {
+    highest = *std::max_element(plane, plane + used);
     for (int lane = used; lane < kLanes<T>; ++lane) plane[lane] = plane[used - 1];
     adjacent = used == kLanes<T>;
     for (int lane = 1; lane < used; ++lane) adjacent &= plane[lane] == plane[0] + lane;
@@ -221,18 +230,24 @@ void pack(const Planes<const S, T>& planes, const Rectangle& area, T* scratch) {
             for (int i = 0; i < lanes; ++i) store_aligned(scratch + walk.next(), block[i]);
           },
           [&] {
-            for (int lane = 0; lane < lanes; ++lane) {
-              const S* source = planes.plane[lane] + offset;
-              if (source + lanes <= planes.limit) {
-                block[lane] = load_widened<S, T>(source);
-              } else {
+            if (planes.highest + offset + lanes <= planes.limit) {
+#pragma GCC unroll 16
+              for (int lane = 0; lane < lanes; ++lane)
+                block[lane] = load_widened<S, T>(planes.plane[lane] + offset);
+            } else {
+              for (int lane = 0; lane < lanes; ++lane) {
                 alignas(REID_OPS_VECTOR_BYTES) T elements[lanes] = {};
-                for (std::int64_t i = 0; i < run; ++i) elements[i] = static_cast<T>(widen(source[i]));
+                for (std::int64_t i = 0; i < run; ++i)
+                  elements[i] = static_cast<T>(widen(planes.plane[lane][offset + i]));
                 block[lane] = load_aligned(elements);
               }
             }
             transpose<T>(block);
-            for (std::int64_t i = 0; i < run; ++i) store_aligned(scratch + walk.next(), block[i]);
+#pragma GCC unroll 16
+            for (int i = 0; i < lanes; ++i) {
+              if (i >= run) break;
+              store_aligned(scratch + walk.next(), block[i]);
+            }
           });
     }
     return;

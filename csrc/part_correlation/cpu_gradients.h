@@ -78,10 +78,9 @@ void write_grad_parts(const Worker<S, T>& worker, const Group& group, std::int64
   const std::int64_t taps = problem.kernel_height * problem.kernel_width;
   for (std::int64_t p = 0; p < count; ++p) {
     Planes<S, T> output = {};
-    output.used = group.used;
-    worker.for_each_plane(group, [&](int lane, std::int64_t row, std::int64_t channel) {
-      output.plane[lane] = static_cast<S*>(grad_parts) +
-                           ((row * problem.parts + first_part + p) * problem.channels + channel) * taps;
+    worker.place_planes(output, group, [&](std::int64_t row, std::int64_t channel) {
+      return static_cast<S*>(grad_parts) +
+             ((row * problem.parts + first_part + p) * problem.channels + channel) * taps;
     });
     unpack(output, {0, problem.kernel_height, problem.kernel_width, problem.kernel_height * count, count},
            sum + p * kLanes<T>);

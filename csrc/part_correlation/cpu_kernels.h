@@ -57,11 +57,7 @@ struct Worker {
     result.row_stride = row_stride;
     result.column_stride = column_stride;
     result.limit = limit;
-    result.used = group.used;
-    for_each_plane(group, [&](int lane, std::int64_t row, std::int64_t channel) {
-      result.plane[lane] = place(row, channel);
-    });
-    result.finish(streams);
+    place_planes(result, group, place);
     return result;
   }
 
@@ -73,6 +69,21 @@ struct Worker {
       body(lane, row, channel);
       if (++channel == channels) channel = 0, ++row;
     }
+  }
+
+  // place(row, channel) for the group's planes: evenly spaced if they belong to one row.
+  template <typename Result, typename Place>
+  void place_planes(Result& result, const Group& group, const Place& place) const {
+    const std::int64_t row = group.first / channels, channel = group.first % channels;
+    if (group.used == lanes && channel + lanes <= channels) {
+      auto* const first = place(row, channel);
+      return result.spread(first, place(row, channel + 1) - first, streams);
+    }
+    result.used = group.used;
+    for_each_plane(group, [&](int lane, std::int64_t plane_row, std::int64_t plane_channel) {
+      result.plane[lane] = place(plane_row, plane_channel);
+    });
+    result.finish();
   }
 
   template <typename RowOf>
@@ -106,11 +117,9 @@ struct Worker {
     result.row_stride = pooled_width;
     result.column_stride = 1;
     result.limit = limit;
-    result.used = group.used;
-    for_each_plane(group, [&](int lane, std::int64_t row, std::int64_t channel) {
-      result.plane[lane] = maps + ((row_of(row) * problem.parts + part) * channels + channel) * size;
+    place_planes(result, group, [&](std::int64_t row, std::int64_t channel) {
+      return maps + ((row_of(row) * problem.parts + part) * channels + channel) * size;
     });
-    result.finish(streams);
     return result;
   }
 
