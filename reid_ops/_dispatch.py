@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from torch.overrides import has_torch_function
 
 from . import _extension
 
@@ -87,7 +88,8 @@ def _eager_function(
 def call(name: str, *arguments: Any) -> Any:
     """The operator of the library in use, as ``operators().name(*arguments)``, cheaper in eager mode.
 
-    All arguments are given, by position. Tracing and compiling see the operator itself.
+    All arguments are given, by position. Tracing, compiling and ``__torch_function__`` see the operator
+    itself (inside the autograd.Function an override would compute where autograd does not look).
     """
     operator = getattr(operators(), name)
     if (
@@ -96,6 +98,7 @@ def call(name: str, *arguments: Any) -> Any:
         or not torch.is_grad_enabled()
         or torch._C._are_functorch_transforms_active()
         or not torch._C._any_requires_grad(*arguments)
+        or has_torch_function(arguments)
     ):
         return operator(*arguments)
     return _eager[_active, name].apply(*arguments)

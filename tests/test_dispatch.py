@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.overrides import TorchFunctionMode
 
 import reid_ops
 
@@ -75,3 +76,35 @@ def test_no_graph_is_built_without_need(
     with torch.no_grad():
         assert not function(argument.clone().requires_grad_()).requires_grad
     assert function(argument.clone().requires_grad_()).requires_grad
+
+
+def doubled(operator: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """An operator of ours gets twice what it is to differentiate: autograd has to see the doubling."""
+    if not str(operator).startswith("reid_ops."):
+        return args
+    return tuple(2 * x if isinstance(x, Tensor) and x.requires_grad else x for x in args)
+
+
+class Doubling(Tensor):
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return super().__torch_function__(func, types, doubled(func, args), kwargs)
+
+
+class DoublingMode(TorchFunctionMode):
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return func(*doubled(func, args), **(kwargs or {}))
+
+
+@each_operator
+def test_overrides_get_the_operator_with_autograd_on(
+    name: str, function: Callable[[Tensor], Tensor], argument: Tensor
+) -> None:
+    expected = gradient(lambda x: function(2 * x), argument)
+    leaf = argument.clone().requires_grad_()
+    with DoublingMode():
+        output = function(leaf)
+    (found,) = torch.autograd.grad(output.square().sum(), leaf)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    found = gradient(function, argument.as_subclass(Doubling))
+    torch.testing.assert_close(found.as_subclass(Tensor), expected, rtol=0, atol=0)
