@@ -17,8 +17,9 @@ from reid_ops.metrics import efficiency_score
 
 from .._suggest import unknown
 from ..recipes import list_recipes, load_recipe
+from .legends import legend
 from .runs import METRIC_NAMES, Run
-from .style import INK, NORMAL, QUIET, SERIES, SMALL, legend, new_figure, plain, tidy
+from .style import INK, NORMAL, QUIET, SERIES, SMALL, new_figure, plain, tidy
 
 EFFICIENCY_FIELDS = ("rank1", "mean_ap", "feature_dim", "volume", "speed")
 #: Places of HSGM in HSGNet's Figs. 6 and 7, and how their recipes' names end.
