@@ -72,12 +72,22 @@ def test_efficiency_scatter(tmp_path: Path) -> None:
     assert models["HPM"] == {"rank1": 94.2, "mean_ap": 82.7, "feature_dim": 3840, "volume": 356, "speed": 82}
     (axes,) = plot_efficiency(models).axes
     large, small = axes.collections
+    assert [line.get_xydata().tolist() for line in axes.lines] == [[[94.2, 82.7]], [[91.8, 79.3]]]
     assert large.get_offsets().tolist() == [[94.2, 82.7]]
     assert small.get_sizes()[0] / large.get_sizes()[0] == pytest.approx(100 / 356)
     assert [text.get_text() for text in axes.get_legend().get_texts()] == [
         "1  HPM: 82 frames/s, 356 MB, ES 1.00",
         "2  AlignedReID: 207 frames/s, 100 MB, ES 2.55",  # as HENet's Table 1 prints it
     ]
+
+
+def test_numbers_of_models_at_one_place_are_apart() -> None:
+    values = {"rank1": 95.0, "mean_ap": 88.0, "feature_dim": 512.0, "volume": 90.0, "speed": 50.0}
+    figure = plot_efficiency({name: values for name in "abcd"})
+    figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in figure.axes[0].texts]
+    assert len(boxes) == 4
+    assert not any(one.overlaps(other) for n, one in enumerate(boxes) for other in boxes[:n])
 
 
 @pytest.mark.parametrize(
