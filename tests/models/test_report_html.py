@@ -43,13 +43,32 @@ def test_page() -> None:
     assert [image.size for image in page.images] == [(30, 20), (930, 600)]
     assert [values["alt"] for tag, values in page.tags if tag == "img"] == ["a rectangle", "a curve"]
     # A figure is as large as its inches say, however fine its pixels are.
-    assert [values["width"] for tag, values in page.tags if tag == "img"] == ["30", "595"]
+    sizes = [(values["width"], values["height"]) for tag, values in page.tags if tag == "img"]
+    assert sizes == [("30", "20"), ("595", "384")]
     assert "a: 1\n  b: <2>\n" in page.text
     links = [values["href"] for tag, values in page.tags if tag == "a"]
     assert links == [f"#{values['id']}" for tag, values in page.tags if tag == "h2"]
     assert len(set(links)) == 4
     assert "prefers-color-scheme: dark" in page.html and "color-scheme: light dark" in page.html
     assert report.to_html() == page.html  # the same again
+
+
+def test_what_may_be_wider_than_the_screen_scrolls_by_keyboard_too() -> None:
+    sections = [
+        Table(("a",), [("x",)], "Results"),
+        Table(("a",), [], caption="Sizes."),
+        Picture(png(), "a dot"),
+    ]
+    page = Page(Report("Title", [*sections, Code("wide", "recipe")]).to_html())
+    boxes = [values for tag, values in page.tags if values.get("class") == "scroll"]
+    assert [box["aria-label"] for box in boxes] == ["Results", "Sizes.", "a dot"]
+    assert all(box["role"] == "region" and box["tabindex"] == "0" for box in boxes)
+    assert [values["tabindex"] for tag, values in page.tags if tag == "pre"] == ["0"]
+
+
+def test_long_cells_are_no_narrow_columns() -> None:
+    page = Page(Report("Title", [Table(("a", "b", "c"), [("x", "words " * 9, "omniglot")])]).to_html())
+    assert [values.get("class") for tag, values in page.tags if tag == "td"] == ["long", None]
 
 
 def test_hostile_text_stays_text() -> None:
@@ -108,8 +127,8 @@ def test_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", ["png", "jpeg", "webp", "gif"])
 def test_pictures_of_files(name: str) -> None:
-    uri, width = Picture(png(17, name), "x").shown
-    assert uri.startswith(f"data:image/{name};base64,") and width == 17
+    uri, *size = Picture(png(17, name), "x").shown
+    assert uri.startswith(f"data:image/{name};base64,") and size == [17, 20]
 
 
 def test_bad_sections() -> None:

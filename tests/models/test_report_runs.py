@@ -167,13 +167,23 @@ def test_report_of_two_runs(runs: list[Path]) -> None:
     assert "57.0" in page.bold and "55.0" not in page.bold
     assert settings[0] == ["run", "network", "options", "dataset", "image size", "epochs", "seed"]
     assert settings[2] == [
-        "two", "hsgnet", "backbone resnet10t, stages 2", "synthetic", "64 x 32", "3", "3",
+        "two", "hsgnet", "backbone resnet10t, stages 2", "synthetic", "64×32", "3", "3",
     ]  # fmt: skip
-    assert times == [["", "training", "features"], ["one", "12.5", "–"], ["two", "13.0", "1.0"]]
+    assert times == [["method", "training", "features"], ["one", "12.50", "–"], ["two", "13.00", "1.00"]]
     assert machine == [["processor", "<b>fast</b>"]]
     assert len(page.images) == 2  # training and CMC
     assert (runs[0] / "recipe.yaml").read_text().strip() in "".join(page.text)
     assert "12 queries, 24 gallery images." in "".join(page.text)
+
+
+def test_settings_in_words(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    options = "{stages: [2, 3], hsgm: {aggregate_scale: 0.3333333333333333, space: true}}"
+    (folder / "recipe.yaml").write_text(f"model: {{options: {options}}}\ndata: {{image_size: [256, 128]}}")
+    row = Page(report_runs([read_run(folder)]).to_html()).tables[0][1]
+    assert row[2] == "stages (2, 3), hsgm (aggregate_scale 0.333333, space True)"
+    assert row[4] == "256×128"
 
 
 def test_report_says_what_is_not_there(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import csv
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -17,13 +18,15 @@ from reid_ops.metrics import efficiency_score
 
 from .._suggest import unknown
 from ..recipes import list_recipes, load_recipe
+from .legends import legend, shorten
 from .runs import METRIC_NAMES, Run
-from .style import INK, NORMAL, QUIET, SERIES, SMALL, legend, new_figure, plain, tidy
+from .style import INK, NORMAL, QUIET, SERIES, SMALL, new_figure, plain, tidy
 
 EFFICIENCY_FIELDS = ("rank1", "mean_ap", "feature_dim", "volume", "speed")
 #: Places of HSGM in HSGNet's Figs. 6 and 7, and how their recipes' names end.
 PLACES = {"baseline": "baseline", "S1": "s1", "S2": "s2", "S3": "hsgnet", "S4": "s4"}
 LARGEST_DOT = 900.0  # square points
+LONGEST_NAME = 30  # characters of a model in the legend
 
 Scores = Mapping[str, float]
 
@@ -231,21 +234,19 @@ def plot_efficiency(models: Mapping[str, Mapping[str, float]], *, title: str = "
     figure = new_figure(8.2, 4.2)
     axes = figure.add_subplot()
     largest = max(values["volume"] for values in models.values())
-    dots, labels = [], []
+    dots, labels, sizes = [], [], []
     for number, (name, values) in enumerate(models.items(), start=1):
         x, y = values["rank1"], values["mean_ap"]
         color = SERIES[(number - 1) % len(SERIES)]
-        size = LARGEST_DOT * values["volume"] / largest
-        axes.scatter([x], [y], s=size, color=color, alpha=0.8, edgecolors="white", linewidths=0.8)
-        beside = np.sqrt(size / np.pi)  # the dot's radius in points
-        axes.annotate(
-            str(number), (x, y), (-beside, beside), textcoords="offset points",
-            ha="right", va="bottom", fontsize=NORMAL, color=INK, fontweight="bold",
-        )  # fmt: skip
+        sizes.append(LARGEST_DOT * values["volume"] / largest)
+        look: dict[str, Any] = {"color": color, "alpha": 0.8, "edgecolors": "white", "linewidths": 0.8}
+        axes.scatter([x], [y], s=sizes[-1], zorder=2 - sizes[-1] / LARGEST_DOT, **look)  # small ones on top
+        # The middle is marked too: the dot of a small model may be too small to be seen.
+        axes.plot([x], [y], marker="+", color=INK, markersize=4, markeredgewidth=0.7, zorder=2.5)
         dots.append(Line2D([], [], marker="o", linestyle="", color=color, markersize=6))
         labels.append(
-            f"{number}  {name}: {values['speed']:g} frames/s, {values['volume']:g} MB, "
-            f"ES {scores[name].total:.2f}"
+            f"{number}  {shorten(name, LONGEST_NAME)}: {values['speed']:g} frames/s, "
+            f"{values['volume']:g} MB, ES {scores[name].total:.2f}"
         )
     tidy(axes, title=title or "Accuracy, size and speed", xlabel="rank-1 (%)", ylabel="mAP (%)")
     axes.margins(0.15, 0.2)
@@ -257,5 +258,29 @@ def plot_efficiency(models: Mapping[str, Mapping[str, float]], *, title: str = "
         bbox_to_anchor=(1.0, 1.0),
         title="area of the dots: MB",
         title_fontsize=SMALL,
+        alignment="left",
     )
+    _number_dots(axes, [(values["rank1"], values["mean_ap"]) for values in models.values()], sizes)
     return figure
+
+
+def _number_dots(axes: Axes, places: Sequence[tuple[float, float]], sizes: Sequence[float]) -> None:
+    """Numbers from 1 beside dots of these areas (square points), clear of each other if there is room."""
+    axes.figure.draw_without_rendering()  # type: ignore[union-attr,no-untyped-call]
+    points = 72 / axes.figure.dpi
+    taken: list[np.ndarray] = []
+    for number, (place, size) in enumerate(zip(places, sizes, strict=True), start=1):
+        middle = np.asarray(axes.transData.transform(place)) * points
+        beside = np.sqrt(size / np.pi) * np.sqrt(0.5) + 1 + 0.5 * NORMAL  # diagonally, half a number further
+        corners = beside * np.array([(-1, 1), (1, 1), (1, -1), (-1, -1)])
+        free = [
+            corner
+            for corner in corners
+            if all(np.abs(middle + corner - other).max() > 1.3 * NORMAL for other in taken)
+        ]
+        corner = free[0] if free else corners[0]
+        taken.append(middle + corner)
+        axes.annotate(
+            str(number), place, tuple(corner), textcoords="offset points",
+            ha="center", va="center", fontsize=NORMAL, color=INK, fontweight="bold",
+        )  # fmt: skip

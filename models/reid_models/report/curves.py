@@ -13,9 +13,11 @@ from matplotlib.ticker import MaxNLocator
 
 from reid_ops.metrics import RankingReport
 
+from .legends import place_legends, shorten
 from .metrics_log import MetricsLog
-from .style import MARKERS, legend, new_figure, series_style, tidy
+from .style import MARKERS, new_figure, series_style, tidy
 
+LONGEST_NAME = 36  # characters of a method in a legend
 VALIDATION = {"val/mAP": "mAP", "val/rank1": "rank-1"}
 #: Where losses are, and the learning rate: means over epochs, and values at single steps.
 COLUMNS = {"epoch": ("train/", "lr"), "step": ("step/", "step/lr")}
@@ -44,10 +46,10 @@ def plot_cmc(
     figure = new_figure(6.2, 4.0)
     axes = figure.add_subplot()
     ranks = np.arange(1, length + 1)
-    lines, labels = [], []
+    labels = []
     for index, (name, report) in enumerate(reports.items()):
         curve, means = _cmc(name, report, length)
-        (line,) = axes.plot(
+        axes.plot(
             ranks[: len(curve)],
             curve,
             marker=MARKERS[index % len(MARKERS)],
@@ -55,12 +57,11 @@ def plot_cmc(
             markevery=max(1, length // 10),
             **series_style(index, index),
         )
-        lines.append(line)
-        labels.append(f"{name} (rank-1 {curve[0]:.1f}{means})")
+        labels.append(f"{shorten(name, LONGEST_NAME)} (rank-1 {curve[0]:.1f}{means})")
     tidy(axes, title=title, xlabel="rank", ylabel="matching rate (%)")
     axes.set_xlim(0.5, length + 0.5)
     axes.set_xticks(sorted({1, *range(5, length + 1, 5)}))
-    legend(axes, lines, labels, loc="lower right")
+    place_legends(figure, [(axes, labels)], loc="lower right")
     return figure
 
 
@@ -100,7 +101,7 @@ def plot_training(logs: Mapping[str, MetricsLog], *, against: str = "epoch", tit
         panel
         for panel in (
             _Panel("Training loss", "loss", _losses(logs, losses, rate)),
-            _Panel("Validation", "%", _validation(logs), scale=100.0),
+            _Panel("Validation", "mAP and rank-1 (%)", _validation(logs), scale=100.0),
             _Panel("Learning rate", "learning rate", _rates(logs, rate)),
         )
         if panel.series
@@ -113,8 +114,19 @@ def plot_training(logs: Mapping[str, MetricsLog], *, against: str = "epoch", tit
     figure = new_figure(4.4 * len(panels), 3.4 + (0.4 if title else 0.0))
     if title:
         figure.suptitle(title, fontsize=11, fontweight="bold", x=0.01, ha="left").set_parse_math(False)
+    drawn: list[Axes] = []
     for number, panel in enumerate(panels, start=1):
-        _draw(figure.add_subplot(1, len(panels), number), logs, panel, against)
+        # One x axis for all, so that what happened at the same time is at the same place.
+        drawn.append(figure.add_subplot(1, len(panels), number, sharex=drawn[0] if drawn else None))
+        _draw(drawn[-1], logs, panel, against)
+    places = {x for axes in drawn for line in axes.lines for x in np.asarray(line.get_xdata(), np.float64)}
+    if len(places) == 1:  # else there would be fractions of an epoch on the axis
+        (place,) = places
+        drawn[0].set_xlim(place - 0.5, place + 0.5)
+    shown = [
+        (axes, [series.label for series in panel.series]) for axes, panel in zip(drawn, panels, strict=True)
+    ]
+    place_legends(figure, [(axes, labels) for axes, labels in shown if len(labels) > 1], loc="best")
     return figure
 
 
@@ -143,7 +155,7 @@ def _losses(logs: Mapping[str, MetricsLog], prefix: str, rate: str) -> list[_Ser
     total = f"{prefix}total"
     if len(logs) > 1:
         return [
-            _Series(name, name, total, i, i)
+            _Series(shorten(name, LONGEST_NAME), name, total, i, i)
             for i, (name, log) in enumerate(logs.items())
             if total in log.columns
         ]
@@ -156,7 +168,7 @@ def _losses(logs: Mapping[str, MetricsLog], prefix: str, rate: str) -> list[_Ser
 def _validation(logs: Mapping[str, MetricsLog]) -> list[_Series]:
     """A colour for each run and dashes for each metric."""
     return [
-        _Series(what if len(logs) == 1 else f"{name}: {what}", name, column, i, j)
+        _Series(what if len(logs) == 1 else f"{shorten(name, LONGEST_NAME)}: {what}", name, column, i, j)
         for i, (name, log) in enumerate(logs.items())
         for j, (column, what) in enumerate(VALIDATION.items())
         if column in log.columns
@@ -165,22 +177,19 @@ def _validation(logs: Mapping[str, MetricsLog]) -> list[_Series]:
 
 def _rates(logs: Mapping[str, MetricsLog], rate: str) -> list[_Series]:
     return [
-        _Series(name, name, rate, i, i) for i, (name, log) in enumerate(logs.items()) if rate in log.columns
+        _Series(shorten(name, LONGEST_NAME), name, rate, i, i)
+        for i, (name, log) in enumerate(logs.items())
+        if rate in log.columns
     ]
 
 
 def _draw(axes: Axes, logs: Mapping[str, MetricsLog], panel: _Panel, against: str) -> None:
-    lines, labels = [], []
     for series in panel.series:
         x, y = logs[series.run].series(series.column, against)
-        # A dot for each of few points: a line through one point can't be seen.
-        marker = "o" if len(x) <= 30 else None
+        # A mark for each of few points: a line through one point, and its dashes, can't be seen.
+        marker = MARKERS[series.dashes % len(MARKERS)] if len(x) <= 30 else None
         look = series_style(series.color, series.dashes)
-        (line,) = axes.plot(x, panel.scale * y, marker=marker, markersize=3.5, **look)
-        lines.append(line)
-        labels.append(series.label)
+        axes.plot(x, panel.scale * y, marker=marker, markersize=3.5, **look)
     axes.yaxis.set_major_formatter("{x:g}")
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
     tidy(axes, title=panel.title, xlabel=against, ylabel=panel.unit)
-    if len(lines) > 1:
-        legend(axes, lines, labels, loc="best")

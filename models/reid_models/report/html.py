@@ -20,6 +20,7 @@ from .._files import check_folder, replacing
 from .style import DPI, figure_png
 
 CSS_DPI = 96  # CSS pixels in an inch
+LONG = 30  # characters of a cell
 MIME = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp", "GIF": "image/gif"}
 
 Cell: TypeAlias = str | int | float | None
@@ -121,13 +122,13 @@ class Picture:
             _format(self.content)
 
     @property
-    def shown(self) -> tuple[str, int]:
-        """Data URI, and width in CSS pixels."""
+    def shown(self) -> tuple[str, int, int]:
+        """Data URI, and width and height in CSS pixels."""
         content = self.content if isinstance(self.content, bytes) else figure_png(self.content)
-        name, width = _format(content)
+        name, width, height = _format(content)
         scale = 1.0 if isinstance(self.content, bytes) else CSS_DPI / DPI
         uri = f"data:{MIME[name]};base64,{base64.b64encode(content).decode('ascii')}"
-        return uri, round(width * scale)
+        return uri, round(width * scale), round(height * scale)
 
 
 @dataclass(frozen=True)
@@ -189,17 +190,19 @@ def _is_number(cell: Cell) -> bool:
 
 
 def _classes(cell: Cell, best: bool) -> str:
+    """``number``; ``long`` for a text that would otherwise be a narrow column of many lines."""
     names = ["number"] if cell is None or isinstance(cell, int | float) else []
+    names += ["long"] if isinstance(cell, str) and len(cell) > LONG else []
     return " ".join([*names, "best"] if best else names)
 
 
-def _format(content: bytes) -> tuple[str, int]:
-    """Pillow's name of an image file's format, and the image's width."""
+def _format(content: bytes) -> tuple[str, int, int]:
+    """Pillow's name of an image file's format, and the image's width and height."""
     try:
         with Image.open(io.BytesIO(content)) as image:
-            name, width = image.format or "", image.width
+            name, (width, height) = image.format or "", image.size
     except UnidentifiedImageError as error:
         raise ValueError(f"Picture: content must be an image file's bytes ({error})") from None
     if name not in MIME:
         raise ValueError(f"Picture: content must be {', '.join(MIME)}, got {name}")
-    return name, width
+    return name, width, height

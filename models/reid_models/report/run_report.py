@@ -108,14 +108,15 @@ def picture_sections(
     how = how or ("improved" if len(found) > 1 else "worst")
     lists = plot_ranked_lists(list_dataset(found, dataset, count=count, top=top, how=how, seed=seed))
     panels = draw_cam(networks, draw_records(dataset.draws[0].query, 2 * count, seed=seed), device=device)
+    reranked = "" if rerank is None else " or, re-ranked, by the distance of re-ranking"
     return [
         Picture(
             lists,
             f"Ranked lists of {', '.join(found)}",
             "Ranked lists",
-            f"Nearest by the cosine first; queries {CHOSEN[how]}. Solid green frame and check mark: the "
-            "query's identity; dashed red frame and cross: another. Images that evaluation leaves out are "
-            "left out.",
+            f"Nearest first, by the cosine{reranked}; queries {CHOSEN[how]}. Solid green frame and "
+            "check mark: the query's identity; dashed red frame and cross: another. Images that evaluation "
+            "leaves out are left out.",
         ),
         Picture(
             panels,
@@ -193,26 +194,38 @@ def _sizes(runs: Sequence[Run]) -> str:
 
 def _settings(runs: Sequence[Run]) -> list[Section]:
     rows: list[list[Cell]] = [
-        [run.name, *(_show(run.setting(*keys)) for keys in SETTINGS.values())]
-        for run in runs
-        if run.recipe is not None
+        [run.name, *(_setting(run, name) for name in SETTINGS)] for run in runs if run.recipe is not None
     ]
     return [Table(("run", *SETTINGS), rows, heading="What was run")] if rows else []
+
+
+def _setting(run: Run, name: str) -> str | None:
+    value = run.setting(*SETTINGS[name])
+    if name == "image size" and isinstance(value, list | tuple):
+        return "×".join(str(side) for side in value)
+    return _show(value)
 
 
 def _show(value: Any) -> str | None:
     """A setting in words."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_show(part)}" for key, part in value.items()) or None
+        parts = {key: f"({_show(part)})" if _is_several(part) else _show(part) for key, part in value.items()}
+        return ", ".join(f"{key} {part}" for key, part in parts.items()) or None
     if isinstance(value, list | tuple):
-        return " x ".join(str(part) for part in value)
+        return ", ".join(str(_show(part)) for part in value)
+    if isinstance(value, float):
+        return f"{value:.6g}"
     return None if value is None else str(value)
+
+
+def _is_several(value: Any) -> bool:
+    return isinstance(value, Mapping | list | tuple) and len(value) > 1
 
 
 def _times(seconds: Mapping[str, Mapping[str, float]]) -> list[Section]:
     stages = list(dict.fromkeys(stage for values in seconds.values() for stage in values))
     rows = [(name, *(values.get(stage) for stage in stages)) for name, values in seconds.items()]
-    return [Table(("", *stages), rows, heading="Times", caption="Seconds.")] if rows else []
+    return [Table(("method", *stages), rows, heading="Times", caption="Seconds.", decimals=2)] if rows else []
 
 
 def _training(runs: Sequence[Run]) -> list[Section]:

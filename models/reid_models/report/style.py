@@ -17,17 +17,29 @@ from matplotlib.transforms import Bbox
 
 from .._files import replacing
 from .._suggest import unknown
+from .fonts import complete_fonts
 
 DPI = 150
 SMALL, NORMAL, LARGE = 7.0, 8.5, 11.0  # points
 CHARACTER = 0.075  # inches, of an average character of NORMAL size
 INK, QUIET, GRID = "#222222", "#666666", "#dddddd"
 
-# Okabe and Ito's colours, which people with any kind of colour blindness tell apart.
-RIGHT, WRONG, PROBE = "#009E73", "#D55E00", "#222222"
-SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+# Okabe and Ito's colours, which people with any kind of colour blindness tell apart; the wrong ones' red is
+# Tol's, since theirs looks orange; and a grey.
+RIGHT, WRONG, PROBE = "#009E73", "#CC3311", "#222222"
+SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#888888")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2)))
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+MARKERS = (
+    "o",
+    "s",
+    "^",
+    "D",
+    "v",
+    "P",
+    "X",
+    "*",
+    "<",
+)  # another number than of colours: no pair comes twice soon
 
 # Files of the same figure are the same: no date goes into them.
 _METADATA: dict[str, dict[str, Any]] = {
@@ -70,13 +82,6 @@ def tidy(axes: Axes, *, title: str, xlabel: str = "", ylabel: str = "") -> None:
     for side, spine in axes.spines.items():
         spine.set_visible(side in ("left", "bottom"))
         spine.set_color(QUIET)
-
-
-def legend(axes: Axes, handles: Sequence[Any], labels: Sequence[str], **options: Any) -> None:
-    """A legend of exactly these labels, also of those that begin with an underscore."""
-    made = axes.legend(handles, [" "] * len(labels), fontsize=NORMAL - 0.5, frameon=False, **options)
-    for text, label in zip(made.get_texts(), labels, strict=True):
-        plain(text).set_text(label)
 
 
 class PictureGrid:
@@ -156,8 +161,13 @@ class PictureGrid:
         plain(self.figure.text(x, y, text, fontsize=NORMAL - 0.5, ha="center", va="bottom", color=INK))
 
     def label(self, row: int, name: str, *more: str) -> None:
-        """Text to the left of a row: a name, on two lines if it is long, and lines below it."""
-        lines = textwrap.wrap(name, self._characters, max_lines=2, placeholder="…")
+        """Text to the left of a row: a name, on two lines if it is long, and lines below it.
+
+        Of a longer one the beginning and the end are shown: it may end in what tells rows apart.
+        """
+        lines = textwrap.wrap(name, self._characters, break_on_hyphens=False)
+        if len(lines) > 2:
+            lines = [name[: self._characters].rstrip(), "…" + name[1 - self._characters :].lstrip()]
         y = 1 - (self._tops[row] + self.cell_height / 2) / self.height
         text = self.figure.text(
             self._left / self.width, y, "\n".join([*lines, *more]), fontsize=NORMAL, va="center", color=INK
@@ -189,12 +199,14 @@ def save_figure(figure: Figure, path: str | os.PathLike[str], *, dpi: int = DPI)
         >>> save_figure(plot_cmc({"baseline": report}), "cmc.pdf")
     """
     suffix = check_output(path)
+    complete_fonts(figure)
     with replacing(path) as unfinished:
         figure.savefig(unfinished, format=suffix, dpi=dpi, metadata=_METADATA[suffix])
 
 
 def figure_png(figure: Figure, *, dpi: int = DPI) -> bytes:
     """A figure as the bytes of a PNG file."""
+    complete_fonts(figure)
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=dpi)
     return stream.getvalue()
