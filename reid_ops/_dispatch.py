@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.autograd import forward_ad
 from torch.overrides import has_torch_function
 
 from . import _extension
@@ -62,13 +64,12 @@ def register_gradient(
 ) -> None:
     """``torch.library.register_autograd`` of an operator that the public functions :func:`call`."""
     torch.library.register_autograd(f"{library}::{name}", backward, setup_context=save)
-    _eager[library, name] = _eager_function(
-        getattr(getattr(torch.ops, library), name).default, backward, save
-    )
+    operator = getattr(getattr(torch.ops, library), name).default
+    _eager[library, name] = _eager_function(name, operator, backward, save)
 
 
 def _eager_function(
-    operator: Any, backward_formula: Callable[..., Any], save: Callable[..., None]
+    name: str, operator: Any, backward_formula: Callable[..., Any], save: Callable[..., None]
 ) -> type[torch.autograd.Function]:
     class Eager(torch.autograd.Function):
         @staticmethod
@@ -82,7 +83,8 @@ def _eager_function(
         def backward(ctx: Any, *grads: Any) -> Any:
             return backward_formula(ctx, *grads)
 
-    return Eager
+    # The node's name in profiles and in anomaly mode's messages.
+    return type(f"reid_ops_{name}_", (Eager,), {})
 
 
 def call(name: str, *arguments: Any) -> Any:
@@ -90,11 +92,18 @@ def call(name: str, *arguments: Any) -> Any:
 
     All arguments are given, by position. Tracing, compiling and ``__torch_function__`` see the operator
     itself (inside the autograd.Function an override would compute where autograd does not look).
+    Forward-mode differentiation raises NotImplementedError: the operator would drop the tangents.
     """
     operator = getattr(operators(), name)
+    if torch.compiler.is_compiling():
+        return operator(*arguments)
+    if forward_ad._current_level >= 0 and any(map(_has_tangent, arguments)):
+        raise NotImplementedError(
+            f"{name}: forward-mode differentiation (torch.func.jvp, jacfwd, dual tensors) is not supported; "
+            "use reverse mode (backward, torch.autograd.grad)"
+        )
     if (
-        torch.compiler.is_compiling()
-        or torch._C._is_tracing()
+        torch._C._is_tracing()
         or not torch.is_grad_enabled()
         or torch._C._are_functorch_transforms_active()
         or not torch._C._any_requires_grad(*arguments)
@@ -102,6 +111,10 @@ def call(name: str, *arguments: Any) -> Any:
     ):
         return operator(*arguments)
     return _eager[_active, name].apply(*arguments)
+
+
+def _has_tangent(argument: Any) -> bool:
+    return isinstance(argument, Tensor) and forward_ad.unpack_dual(argument).tangent is not None
 
 
 def operators() -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 
@@ -108,3 +109,30 @@ def test_overrides_get_the_operator_with_autograd_on(
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
     found = gradient(function, argument.as_subclass(Doubling))
     torch.testing.assert_close(found.as_subclass(Tensor), expected, rtol=0, atol=0)
+
+
+@each_operator
+def test_forward_mode_is_refused(name: str, function: Callable[[Tensor], Tensor], argument: Tensor) -> None:
+    """Torch would drop the tangents of an operator without a rule for them, and say nothing."""
+    message = f"{name}: forward-mode differentiation .* is not supported"
+    for transform in (torch.func.jacfwd, lambda f: lambda x: torch.func.jvp(f, (x,), (x,))):
+        with pytest.raises(NotImplementedError, match=message):
+            transform(function)(argument)
+    with forward_ad.dual_level():
+        for leaf in (argument, argument.clone().requires_grad_()):
+            with pytest.raises(NotImplementedError, match=message):
+                function(forward_ad.make_dual(leaf, torch.ones_like(leaf)))
+        torch.testing.assert_close(function(argument), function(argument.clone()), rtol=0, atol=0)
+
+
+@each_operator
+def test_the_node_has_the_operators_name(
+    name: str, function: Callable[[Tensor], Tensor], argument: Tensor
+) -> None:
+    nodes, names = [function(argument.clone().requires_grad_()).grad_fn], []
+    while nodes:
+        node = nodes.pop()
+        if node is not None:
+            names.append(node.name())
+            nodes += [following for following, _ in node.next_functions]
+    assert f"reid_ops_{name}_Backward" in names
