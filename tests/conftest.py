@@ -44,6 +44,12 @@ def emulated_library() -> str:
     return EMULATED
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Tests on CUDA, the backend's and others, need a device."""
+    if item.get_closest_marker("cuda") and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+
+
 @pytest.fixture(
     params=[
         "cpu",
@@ -54,8 +60,6 @@ def emulated_library() -> str:
 def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
     """Runs a test once per backend; the public functions call its operators."""
     name = request.param
-    if name == "cuda" and not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
     library = request.getfixturevalue("emulated_library") if name == "emulated" else "reid_ops"
     with _dispatch.use_library(library):
         yield Backend(name, "cuda" if name == "cuda" else "cpu", library)
