@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 # Waiting threads sleep instead of spinning: the references run thousands of tiny parallel regions, and
@@ -63,6 +64,17 @@ def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
     library = request.getfixturevalue("emulated_library") if name == "emulated" else "reid_ops"
     with _dispatch.use_library(library):
         yield Backend(name, "cuda" if name == "cuda" else "cpu", library)
+
+
+@contextmanager
+def other_thread_count() -> Iterator[None]:
+    """Another number of torch's threads than outside: results must not depend on it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1 if before > 1 else 2)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.fixture(autouse=True)

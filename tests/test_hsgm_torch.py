@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from tests.conftest import Backend
+from tests.conftest import Backend, other_thread_count
 from tests.cuda_support import capture, on_another_stream
 from tests.hsgm_support import make, run
 
@@ -51,13 +51,9 @@ def test_deterministic(backend: Backend) -> None:
     """Bit for bit: again, with another number of threads, and in evaluation one image alone."""
     shape = (5, 140, 13, 7)
     x, grad = torch.randn(2, *shape, device=backend.device)
-    threads = torch.get_num_threads()
     first = run(make(shape, backend.device, torch.float32), x, grad)
-    try:
-        torch.set_num_threads(1 if threads > 1 else 2)
+    with other_thread_count():
         second = run(make(shape, backend.device, torch.float32), x, grad)
-    finally:
-        torch.set_num_threads(threads)
     assert all(torch.equal(first[name], second[name]) for name in first)
     module = make(shape, backend.device, torch.float32).eval()
     with torch.no_grad():

@@ -17,7 +17,7 @@ from torch import Tensor
 
 import reid_ops
 from reid_ops import reference
-from tests.conftest import Backend
+from tests.conftest import Backend, other_thread_count
 from tests.instruction_set_support import INSTRUCTION_SETS, run_with
 
 ROUNDING = {
@@ -193,12 +193,9 @@ def test_deterministic(backend: Backend) -> None:
         output = reid_ops.similarity_graph(values, theta)
         return output, *torch.autograd.grad(output.square().sum(), (values, theta))
 
-    first, threads = run(), torch.get_num_threads()
-    try:
-        torch.set_num_threads(1 if threads > 1 else 2)
+    first = run()
+    with other_thread_count():
         second = run()
-    finally:
-        torch.set_num_threads(threads)
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
