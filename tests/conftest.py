@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 # Waiting threads sleep instead of spinning: the references run thousands of tiny parallel regions, and
@@ -44,6 +45,12 @@ def emulated_library() -> str:
     return EMULATED
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Tests on CUDA, the backend's and others, need a device."""
+    if item.get_closest_marker("cuda") and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+
+
 @pytest.fixture(
     params=[
         "cpu",
@@ -54,11 +61,20 @@ def emulated_library() -> str:
 def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
     """Runs a test once per backend; the public functions call its operators."""
     name = request.param
-    if name == "cuda" and not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
     library = request.getfixturevalue("emulated_library") if name == "emulated" else "reid_ops"
     with _dispatch.use_library(library):
         yield Backend(name, "cuda" if name == "cuda" else "cpu", library)
+
+
+@contextmanager
+def other_thread_count() -> Iterator[None]:
+    """Another number of torch's threads than outside: results must not depend on it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1 if before > 1 else 2)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ import reid_ops
 from reid_ops import reference
 from reid_ops._erasing_rule import Rule
 from reid_ops.reference.augmentation import draw_geometry
-from tests.conftest import Backend
+from tests.conftest import Backend, other_thread_count
 
 OUTPUTS = [torch.float32, torch.float16, torch.bfloat16]
 FILLS = ["random", "channel", "pixel", "mean"]
@@ -128,12 +128,8 @@ def test_independent_of_the_batch_and_of_threads(backend: Backend) -> None:
     whole = reid_ops.augment(images, **options)
     for n in range(6):
         assert torch.equal(reid_ops.augment(images[n : n + 1], first_index=n, **options)[0], whole[n])
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1 if threads > 1 else 2)
+    with other_thread_count():
         assert torch.equal(reid_ops.augment(images, **options), whole)
-    finally:
-        torch.set_num_threads(threads)
     assert not torch.equal(
         reid_ops.augment(images, **{**options, "seed": None}),
         reid_ops.augment(images, **{**options, "seed": None}),
@@ -175,8 +171,6 @@ def test_opcheck_and_compile(backend: Backend) -> None:
 
 @pytest.mark.cuda
 def test_cuda_equals_the_cpu() -> None:
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
     images = random_bytes(16, 128, 64, 3)
     for dtype in OUTPUTS:
         options: dict[str, Any] = {"size": (128, 64), "erase": {}, "polygon": {}, "seed": 8, "dtype": dtype}

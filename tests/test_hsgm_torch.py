@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from tests.conftest import Backend
+from tests.conftest import Backend, other_thread_count
+from tests.cuda_support import capture, on_another_stream
 from tests.hsgm_support import make, run
 
 
@@ -50,13 +51,9 @@ def test_deterministic(backend: Backend) -> None:
     """Bit for bit: again, with another number of threads, and in evaluation one image alone."""
     shape = (5, 140, 13, 7)
     x, grad = torch.randn(2, *shape, device=backend.device)
-    threads = torch.get_num_threads()
     first = run(make(shape, backend.device, torch.float32), x, grad)
-    try:
-        torch.set_num_threads(1 if threads > 1 else 2)
+    with other_thread_count():
         second = run(make(shape, backend.device, torch.float32), x, grad)
-    finally:
-        torch.set_num_threads(threads)
     assert all(torch.equal(first[name], second[name]) for name in first)
     module = make(shape, backend.device, torch.float32).eval()
     with torch.no_grad():
@@ -234,11 +231,6 @@ def test_two_processes_equal_the_joint_batch(impl: str, tmp_path: Path) -> None:
 class TestCuda:
     """What only a real device can show."""
 
-    @pytest.fixture(autouse=True)
-    def _needs_cuda(self) -> None:
-        if not torch.cuda.is_available():
-            pytest.skip("no CUDA device")
-
     def test_graph_capture(self) -> None:
         shape = (4, 64, 16, 8)
         module = make(shape, "cuda", torch.float32)
@@ -249,14 +241,7 @@ class TestCuda:
             y = module(x)
             return y, *torch.autograd.grad(y, [x, *module.parameters()], grad)
 
-        warm = torch.cuda.Stream()
-        warm.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(warm):
-            step()
-        torch.cuda.current_stream().wait_stream(warm)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            captured = step()
+        graph, captured = capture(step)
         with torch.no_grad():
             x.copy_(torch.randn_like(x))
         graph.replay()
@@ -269,9 +254,5 @@ class TestCuda:
         x = torch.randn(shape, device="cuda")
         with torch.no_grad():
             expected = module(x)
-            stream = torch.cuda.Stream()
-            with torch.cuda.stream(stream):
-                torch.cuda._sleep(20_000_000)  # were the op on another stream, it would read too early
-                actual = module(x * 1.0)
-            stream.synchronize()
+            actual = on_another_stream(lambda: module(x * 1.0))
         assert torch.equal(actual, expected)

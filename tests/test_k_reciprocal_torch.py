@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,6 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import reid_ops
 from reid_ops import _neighbours, _reciprocal_encoding
 from tests.conftest import Backend
+from tests.cuda_support import on_another_stream
+from tests.instruction_set_support import INSTRUCTION_SETS, run_with
 from tests.test_k_reciprocal import clustered, result
 
 
@@ -332,7 +331,7 @@ def test_operators_check_too(backend: Backend, name: str) -> None:
         call(getattr(torch.ops, backend.library))
 
 
-@pytest.mark.parametrize("instruction_set", ["baseline", "avx2", "avx512"])
+@pytest.mark.parametrize("instruction_set", INSTRUCTION_SETS)
 def test_every_instruction_set(instruction_set: str) -> None:
     """The wheel's older code paths, in a process of their own: the choice is made once."""
     code = (
@@ -344,37 +343,18 @@ def test_every_instruction_set(instruction_set: str) -> None:
         "    for jaccard in ('soft', 'set'):\n"
         "        torch.manual_seed(0)\n"
         "        t.test_matches_reference(backend, name, jaccard)\n"
-        "print(reid_ops.build_info()['cpu_capability'])\n"
     )
-    outcome = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "REID_OPS_CPU": instruction_set},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert outcome.returncode == 0, outcome.stderr
-    if outcome.stdout.strip() != instruction_set:
-        pytest.skip(f"this processor has no {instruction_set}; ran {outcome.stdout.strip()}")
+    run_with(instruction_set, code)
 
 
 @pytest.mark.cuda
 class TestCuda:
     """What only a real device can show."""
 
-    @pytest.fixture(autouse=True)
-    def _needs_cuda(self) -> None:
-        if not torch.cuda.is_available():
-            pytest.skip("no CUDA device")
-
     def test_other_stream(self) -> None:
         q, g = (x.float() for x in clustered(40, 3000, 64, "cuda"))
         expected = result(q, g)
-        stream = torch.cuda.Stream()
-        with torch.cuda.stream(stream):
-            torch.cuda._sleep(20_000_000)  # were the op on another stream, it would read too early
-            actual = result(q * 1.0, g * 1.0)
-        stream.synchronize()
+        actual = on_another_stream(lambda: result(q * 1.0, g * 1.0))
         assert torch.equal(actual, expected)
 
     def test_same_lists_as_the_cpu(self) -> None:

@@ -226,7 +226,6 @@ def test_blocks_of_the_torch_path(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_cuda() -> None:
     given = problem(8, queries=50, items=3000, levels=40)
     expected = expected_of(given)

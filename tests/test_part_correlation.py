@@ -13,7 +13,7 @@ from torch import Tensor
 
 import reid_ops
 from reid_ops import reference
-from tests.conftest import Backend
+from tests.conftest import Backend, other_thread_count
 
 # Rounding unit of accumulation and of the stored result.
 ACCUMULATE = {
@@ -303,12 +303,8 @@ def test_deterministic_and_independent_of_batch_and_threads(backend: Backend) ->
         return output, *torch.autograd.grad(output.square().sum(), (signal, parts))
 
     first = run()
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1 if threads > 1 else 2)
+    with other_thread_count():
         second = run()
-    finally:
-        torch.set_num_threads(threads)
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
     whole = reid_ops.part_correlation(signal, parts)
     assert torch.equal(whole[3:4], reid_ops.part_correlation(signal[3:4], parts[3:4]))

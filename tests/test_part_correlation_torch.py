@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 from torch import Tensor
@@ -13,6 +9,8 @@ from torch import Tensor
 import reid_ops
 from reid_ops import reference
 from tests.conftest import Backend
+from tests.cuda_support import capture, on_another_stream
+from tests.instruction_set_support import INSTRUCTION_SETS, run_with
 from tests.test_part_correlation import random_inputs
 
 
@@ -213,7 +211,7 @@ def test_offsets_beyond_32_bits(backend: Backend) -> None:
     assert torch.equal(output[0], (signal[0] * parts[0, 0]))
 
 
-@pytest.mark.parametrize("instruction_set", ["baseline", "avx2", "avx512"])
+@pytest.mark.parametrize("instruction_set", INSTRUCTION_SETS)
 def test_every_instruction_set(instruction_set: str) -> None:
     """The wheel's older code paths, in a process of their own: the choice is made once."""
     code = (
@@ -225,38 +223,18 @@ def test_every_instruction_set(instruction_set: str) -> None:
         "    for dtype in t.DTYPES:\n"
         "        for pool in (1, 2):\n"
         "            t.check_against_reference(backend, *t.random_inputs(t.SHAPES[name], dtype, 'cpu'), pool)\n"
-        "print(reid_ops.build_info()['cpu_capability'])\n"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "REID_OPS_CPU": instruction_set},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    if result.stdout.strip() != instruction_set:
-        pytest.skip(f"this processor has no {instruction_set}; ran {result.stdout.strip()}")
+    run_with(instruction_set, code)
 
 
 @pytest.mark.cuda
 class TestCuda:
     """What only a real device can show."""
 
-    @pytest.fixture(autouse=True)
-    def _needs_cuda(self) -> None:
-        if not torch.cuda.is_available():
-            pytest.skip("no CUDA device")
-
     def test_other_stream(self) -> None:
         signal, parts = random_inputs((8, 32, 40, 15, 3, 10, 10), torch.float32, "cuda")
         expected = reid_ops.part_correlation(signal, parts)
-        stream = torch.cuda.Stream()
-        with torch.cuda.stream(stream):
-            torch.cuda._sleep(20_000_000)  # were the op on another stream, it would read too early
-            later = signal * 1.0
-            actual = reid_ops.part_correlation(later, parts)
-        stream.synchronize()
+        actual = on_another_stream(lambda: reid_ops.part_correlation(signal * 1.0, parts))
         assert torch.equal(actual, expected)
 
     def test_graph_capture(self) -> None:
@@ -268,14 +246,7 @@ class TestCuda:
             output = reid_ops.part_correlation(signal, parts, pool=2, pairs=pairs)
             return output, *torch.autograd.grad(output.sum(), (signal, parts))
 
-        warm = torch.cuda.Stream()
-        warm.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(warm):
-            step()
-        torch.cuda.current_stream().wait_stream(warm)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            captured = step()
+        graph, captured = capture(step)
         with torch.no_grad():
             signal.copy_(torch.randn_like(signal))
         graph.replay()

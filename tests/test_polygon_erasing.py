@@ -16,7 +16,7 @@ import reid_ops
 from reid_ops import _erasing_rule, reference
 from reid_ops.reference import polygon_erasing as steps
 from reid_ops.reference.philox import philox4x32
-from tests.conftest import Backend
+from tests.conftest import Backend, other_thread_count
 
 DTYPES = [torch.uint8, torch.float32, torch.float64, torch.float16, torch.bfloat16]
 FILLS = ["random", "channel", "pixel", "mean"]
@@ -138,14 +138,10 @@ def test_independent_of_the_batch(backend: Backend) -> None:
     for n in range(7):
         alone = reid_ops.polygon_erase(images[n : n + 1], seed=9, first_index=100 + n, p=0.9, fill="pixel")
         assert torch.equal(alone[0], whole[n])
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1 if threads > 1 else 2)
+    with other_thread_count():
         assert torch.equal(
             reid_ops.polygon_erase(images, seed=9, first_index=100, p=0.9, fill="pixel"), whole
         )
-    finally:
-        torch.set_num_threads(threads)
     assert not torch.equal(
         reid_ops.polygon_erase(images, seed=10, first_index=100, p=0.9, fill="pixel"), whole
     )

@@ -12,6 +12,7 @@ from torch import Tensor
 import reid_ops
 from reid_ops import _erasing_rule, reference
 from tests.conftest import Backend
+from tests.cuda_support import capture, on_another_stream
 from tests.test_polygon_erasing import DTYPES, random_images
 
 # ------------------------------------------------------------------------------------ results
@@ -212,23 +213,12 @@ def test_compile_without_a_seed(backend: Backend) -> None:
 class TestCuda:
     """What only a real device can show."""
 
-    @pytest.fixture(autouse=True)
-    def _needs_cuda(self) -> None:
-        if not torch.cuda.is_available():
-            pytest.skip("no CUDA device")
-
     def test_graph_replays_draw_anew(self) -> None:
         images = random_images((8, 3, 64, 32), device="cuda")
-        warm = torch.cuda.Stream()
-        warm.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(warm):
-            reid_ops.polygon_erase(images, p=1.0)
-        torch.cuda.current_stream().wait_stream(warm)
         seed = torch.tensor([1], device="cuda")
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            drawn = reid_ops.polygon_erase(images, p=1.0)
-            given = reid_ops.polygon_erase(images, p=1.0, seed=seed)
+        graph, (drawn, given) = capture(
+            lambda: [reid_ops.polygon_erase(images, p=1.0, seed=each) for each in (None, seed)]
+        )
         graph.replay()
         first_drawn, first_given = drawn.clone(), given.clone()
         graph.replay()
@@ -248,9 +238,5 @@ class TestCuda:
     def test_other_stream(self) -> None:
         images = random_images((8, 3, 64, 32), device="cuda")
         expected = reid_ops.polygon_erase(images, seed=1)
-        stream = torch.cuda.Stream()
-        with torch.cuda.stream(stream):
-            torch.cuda._sleep(20_000_000)
-            actual = reid_ops.polygon_erase(images * 1.0, seed=1)
-        stream.synchronize()
+        actual = on_another_stream(lambda: reid_ops.polygon_erase(images * 1.0, seed=1))
         assert torch.equal(actual, expected)

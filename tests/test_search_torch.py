@@ -26,7 +26,6 @@ def features(rows: int, dim: int = 16, seed: int = 0, identities: int = 0) -> np
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("metric", METRICS)
 def test_cuda(metric: str) -> None:
     gallery, query = features(5000, 64), features(100, 64, 1)

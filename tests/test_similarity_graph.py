@@ -9,9 +9,6 @@ float64, where the reference is the measure itself, only roundings: of sums of u
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from typing import Any
 
 import pytest
@@ -20,7 +17,8 @@ from torch import Tensor
 
 import reid_ops
 from reid_ops import reference
-from tests.conftest import Backend
+from tests.conftest import Backend, other_thread_count
+from tests.instruction_set_support import INSTRUCTION_SETS, run_with
 
 ROUNDING = {
     torch.float64: 2.0**-53,
@@ -195,12 +193,9 @@ def test_deterministic(backend: Backend) -> None:
         output = reid_ops.similarity_graph(values, theta)
         return output, *torch.autograd.grad(output.square().sum(), (values, theta))
 
-    first, threads = run(), torch.get_num_threads()
-    try:
-        torch.set_num_threads(1 if threads > 1 else 2)
+    first = run()
+    with other_thread_count():
         second = run()
-    finally:
-        torch.set_num_threads(threads)
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
@@ -274,7 +269,7 @@ def test_operators_check_too(backend: Backend) -> None:
         ops.similarity_graph_backward(values[:2].contiguous(), values, None, 1, False, 1)
 
 
-@pytest.mark.parametrize("instruction_set", ["baseline", "avx2", "avx512"])
+@pytest.mark.parametrize("instruction_set", INSTRUCTION_SETS)
 def test_every_instruction_set(instruction_set: str) -> None:
     """The wheel's older code paths, in a process of their own: the choice is made once."""
     code = (
@@ -288,15 +283,5 @@ def test_every_instruction_set(instruction_set: str) -> None:
         "for dtype in graphs.DTYPES:\n"
         "    for layout in (torch.contiguous_format, torch.channels_last):\n"
         "        modules.check_precision((3, 37, 13, 7), dtype, layout, 'cpu')\n"
-        "print(reid_ops.build_info()['cpu_capability'])\n"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "REID_OPS_CPU": instruction_set},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    if result.stdout.strip() != instruction_set:
-        pytest.skip(f"this processor has no {instruction_set}; ran {result.stdout.strip()}")
+    run_with(instruction_set, code)

@@ -106,20 +106,12 @@ struct Cuda {
 };
 #endif
 
+template <typename Device>
+void register_implementation(torch::stable::detail::StableLibrary& library) {
+  library.impl("augment", TORCH_BOX(&augment<Device>));
+}
+
 }  // namespace
 }  // namespace reid_ops::augmentation
 
-#if defined(REID_OPS_EMULATION)
-STABLE_TORCH_LIBRARY_IMPL(reid_ops_emulated, CPU, library) {
-  library.impl("augment", TORCH_BOX(&reid_ops::augmentation::augment<reid_ops::augmentation::Cuda>));
-}
-#else
-STABLE_TORCH_LIBRARY_IMPL(reid_ops, CPU, library) {
-  library.impl("augment", TORCH_BOX(&reid_ops::augmentation::augment<reid_ops::augmentation::Cpu>));
-}
-#if defined(REID_OPS_WITH_CUDA)
-STABLE_TORCH_LIBRARY_IMPL(reid_ops, CUDA, library) {
-  library.impl("augment", TORCH_BOX(&reid_ops::augmentation::augment<reid_ops::augmentation::Cuda>));
-}
-#endif
-#endif
+REID_OPS_IMPLEMENT(augmentation)

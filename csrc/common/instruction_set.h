@@ -45,3 +45,18 @@ inline InstructionSet instruction_set() {
 }
 
 }  // namespace reid_ops
+
+// Returns function(arguments) as for_each_instruction_set.h has compiled it for this processor.
+#if defined(REID_OPS_X86)
+#define REID_OPS_CHOOSE(function, ...)        \
+  switch (reid_ops::instruction_set()) {      \
+    case reid_ops::InstructionSet::kAvx512:   \
+      return avx512::function(__VA_ARGS__);   \
+    case reid_ops::InstructionSet::kAvx2:     \
+      return avx2::function(__VA_ARGS__);     \
+    default:                                  \
+      return baseline::function(__VA_ARGS__); \
+  }
+#else
+#define REID_OPS_CHOOSE(function, ...) return baseline::function(__VA_ARGS__)
+#endif

@@ -119,3 +119,18 @@ void run_on_cuda(const Call& call, const Tensor& tensor, const char* op) {
 #endif
 
 }  // namespace reid_ops
+
+// Registers what register_implementation<Device> of csrc/<op>/ops.cpp names, for every device of this build.
+#define REID_OPS_IMPLEMENT_FOR(key, op, Device)                           \
+  STABLE_TORCH_LIBRARY_IMPL(REID_OPS_LIBRARY, key, library) {             \
+    reid_ops::op::register_implementation<reid_ops::op::Device>(library); \
+  }
+#if defined(REID_OPS_EMULATION)
+#define REID_OPS_IMPLEMENT(op) REID_OPS_IMPLEMENT_FOR(CPU, op, Cuda)
+#elif defined(REID_OPS_WITH_CUDA)
+#define REID_OPS_IMPLEMENT(op)         \
+  REID_OPS_IMPLEMENT_FOR(CPU, op, Cpu) \
+  REID_OPS_IMPLEMENT_FOR(CUDA, op, Cuda)
+#else
+#define REID_OPS_IMPLEMENT(op) REID_OPS_IMPLEMENT_FOR(CPU, op, Cpu)
+#endif

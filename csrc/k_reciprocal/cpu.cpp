@@ -19,20 +19,6 @@
 namespace reid_ops::k_reciprocal {
 namespace {
 
-#if defined(REID_OPS_X86)
-#define REID_OPS_CHOOSE(function, ...)        \
-  switch (instruction_set()) {                \
-    case InstructionSet::kAvx512:             \
-      return avx512::function(__VA_ARGS__);   \
-    case InstructionSet::kAvx2:               \
-      return avx2::function(__VA_ARGS__);     \
-    default:                                  \
-      return baseline::function(__VA_ARGS__); \
-  }
-#else
-#define REID_OPS_CHOOSE(function, ...) return baseline::function(__VA_ARGS__)
-#endif
-
 // For every number below `count`: when it was last seen, and where. Clearing is stepping the time on.
 class Marks {
  public:

@@ -352,17 +352,4 @@ void register_implementation(torch::stable::detail::StableLibrary& library) {
 }  // namespace
 }  // namespace reid_ops::k_reciprocal
 
-#if defined(REID_OPS_EMULATION)
-STABLE_TORCH_LIBRARY_IMPL(reid_ops_emulated, CPU, library) {
-  reid_ops::k_reciprocal::register_implementation<reid_ops::k_reciprocal::Cuda>(library);
-}
-#else
-STABLE_TORCH_LIBRARY_IMPL(reid_ops, CPU, library) {
-  reid_ops::k_reciprocal::register_implementation<reid_ops::k_reciprocal::Cpu>(library);
-}
-#if defined(REID_OPS_WITH_CUDA)
-STABLE_TORCH_LIBRARY_IMPL(reid_ops, CUDA, library) {
-  reid_ops::k_reciprocal::register_implementation<reid_ops::k_reciprocal::Cuda>(library);
-}
-#endif
-#endif
+REID_OPS_IMPLEMENT(k_reciprocal)

@@ -15,23 +15,6 @@
 #include "common/for_each_instruction_set.h"
 
 namespace reid_ops::part_correlation {
-namespace {
-
-#if defined(REID_OPS_X86)
-#define REID_OPS_CHOOSE(function, ...)        \
-  switch (instruction_set()) {                \
-    case InstructionSet::kAvx512:             \
-      return avx512::function(__VA_ARGS__);   \
-    case InstructionSet::kAvx2:               \
-      return avx2::function(__VA_ARGS__);     \
-    default:                                  \
-      return baseline::function(__VA_ARGS__); \
-  }
-#else
-#define REID_OPS_CHOOSE(function, ...) return baseline::function(__VA_ARGS__)
-#endif
-
-}  // namespace
 
 std::int64_t cpu_items(const Forward& call, std::int64_t threads) {
   REID_OPS_CHOOSE(items_of, call, threads);

@@ -65,11 +65,6 @@ __device__ __forceinline__ void fill_tile(T* tile, int rows, int stride, std::in
   }
 }
 
-template <typename T>
-__device__ __forceinline__ void fill_zero(T* tile, int count) {
-  for (int k = threadIdx.x; k < count; k += blockDim.x) tile[k] = T(0);
-}
-
 // Upstream gradient at map position (i, j) of one [pooled_height, pooled_width] plane at `offset`:
 // behind a pool, only the position that was the maximum has any.
 template <typename T>

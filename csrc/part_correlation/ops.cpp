@@ -326,17 +326,4 @@ void register_implementation(torch::stable::detail::StableLibrary& library) {
 }  // namespace
 }  // namespace reid_ops::part_correlation
 
-#if defined(REID_OPS_EMULATION)
-STABLE_TORCH_LIBRARY_IMPL(reid_ops_emulated, CPU, library) {
-  reid_ops::part_correlation::register_implementation<reid_ops::part_correlation::Cuda>(library);
-}
-#else
-STABLE_TORCH_LIBRARY_IMPL(reid_ops, CPU, library) {
-  reid_ops::part_correlation::register_implementation<reid_ops::part_correlation::Cpu>(library);
-}
-#if defined(REID_OPS_WITH_CUDA)
-STABLE_TORCH_LIBRARY_IMPL(reid_ops, CUDA, library) {
-  reid_ops::part_correlation::register_implementation<reid_ops::part_correlation::Cuda>(library);
-}
-#endif
-#endif
+REID_OPS_IMPLEMENT(part_correlation)

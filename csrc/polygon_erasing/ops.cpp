@@ -97,17 +97,4 @@ void register_implementation(torch::stable::detail::StableLibrary& library) {
 }  // namespace
 }  // namespace reid_ops::polygon_erasing
 
-#if defined(REID_OPS_EMULATION)
-STABLE_TORCH_LIBRARY_IMPL(reid_ops_emulated, CPU, library) {
-  reid_ops::polygon_erasing::register_implementation<reid_ops::polygon_erasing::Cuda>(library);
-}
-#else
-STABLE_TORCH_LIBRARY_IMPL(reid_ops, CPU, library) {
-  reid_ops::polygon_erasing::register_implementation<reid_ops::polygon_erasing::Cpu>(library);
-}
-#if defined(REID_OPS_WITH_CUDA)
-STABLE_TORCH_LIBRARY_IMPL(reid_ops, CUDA, library) {
-  reid_ops::polygon_erasing::register_implementation<reid_ops::polygon_erasing::Cuda>(library);
-}
-#endif
-#endif
+REID_OPS_IMPLEMENT(polygon_erasing)

@@ -68,22 +68,9 @@ std::int64_t cpu_items(const Sums& call, int step) {
 }
 std::int64_t cpu_items(const Input& call, int) { return chunks_of_images(call.features); }
 
-#if defined(REID_OPS_X86)
-#define REID_OPS_CHOOSE(...)             \
-  switch (instruction_set()) {           \
-    case InstructionSet::kAvx512:        \
-      return avx512::run(__VA_ARGS__);   \
-    case InstructionSet::kAvx2:          \
-      return avx2::run(__VA_ARGS__);     \
-    default:                             \
-      return baseline::run(__VA_ARGS__); \
-  }
-#else
-#define REID_OPS_CHOOSE(...) return baseline::run(__VA_ARGS__)
-#endif
 #define REID_OPS_DEFINE(Call)                                                      \
   void cpu_run(const Call& call, int step, std::int64_t begin, std::int64_t end) { \
-    REID_OPS_CHOOSE(call, step, begin, end);                                       \
+    REID_OPS_CHOOSE(run, call, step, begin, end);                                  \
   }
 REID_OPS_SIMILARITY_GRAPH_CALLS(REID_OPS_DEFINE)
 

@@ -334,17 +334,4 @@ void register_implementation(torch::stable::detail::StableLibrary& library) {
 }  // namespace
 }  // namespace reid_ops::similarity_graph
 
-#if defined(REID_OPS_EMULATION)
-STABLE_TORCH_LIBRARY_IMPL(reid_ops_emulated, CPU, library) {
-  reid_ops::similarity_graph::register_implementation<reid_ops::similarity_graph::Cuda>(library);
-}
-#else
-STABLE_TORCH_LIBRARY_IMPL(reid_ops, CPU, library) {
-  reid_ops::similarity_graph::register_implementation<reid_ops::similarity_graph::Cpu>(library);
-}
-#if defined(REID_OPS_WITH_CUDA)
-STABLE_TORCH_LIBRARY_IMPL(reid_ops, CUDA, library) {
-  reid_ops::similarity_graph::register_implementation<reid_ops::similarity_graph::Cuda>(library);
-}
-#endif
-#endif
+REID_OPS_IMPLEMENT(similarity_graph)
