@@ -16,6 +16,18 @@ import torch
 
 from reid_ops import _dispatch
 
+try:
+    import hypothesis
+except ModuleNotFoundError:  # machines with no more than torch, numpy and pytest
+    pass
+else:
+    # The same examples in every run: a law fails by a change, never by chance or for the machine being busy.
+    # `pytest --hypothesis-profile=default` looks for new ones.
+    hypothesis.settings.register_profile(
+        "repeatable", derandomize=True, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    )
+    hypothesis.settings.load_profile("repeatable")
+
 EMULATED = "reid_ops_emulated"
 
 

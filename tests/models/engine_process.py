@@ -44,16 +44,21 @@ def recipe(runs: str | Path, **changes: Any) -> dict[str, Any]:
 class NoisyModule:
     """Makes :class:`ReidModule` draw from every global random generator.
 
-    In a step the process, and those it has started, may get a signal.
+    In a step the process, and those it has started, may get a signal; not before others have come to the
+    barrier ``together``, for a process whose peer is gone would fail before its own signal.
     """
 
-    def __init__(self, signal_in_step: int | None = None, number: int = signal.SIGKILL) -> None:
-        self.signal_in_step, self.number = signal_in_step, number
+    def __init__(
+        self, signal_in_step: int | None = None, number: int = signal.SIGKILL, together: Any = None
+    ) -> None:
+        self.signal_in_step, self.number, self.together = signal_in_step, number, together
         self.forward = ReidModule.forward
 
     def __enter__(self) -> None:
         def noisy(module: ReidModule, images: Tensor) -> Any:
             if module.training and module.global_step == self.signal_in_step:
+                if self.together is not None:
+                    self.together.wait(300)
                 children = multiprocessing.active_children() if self.number == signal.SIGINT else []
                 for process in (*children, multiprocessing.current_process()):  # a terminal's goes to all
                     assert process.pid is not None
@@ -134,12 +139,14 @@ def run_killed(settings: Mapping[str, Any], step: int) -> None:
         train(settings)
 
 
-def run_noisy(settings: Mapping[str, Any], environment: Mapping[str, str], step: int | None) -> None:
-    """As torchrun starts a process; before a step it may end itself."""
+def run_noisy(
+    settings: Mapping[str, Any], environment: Mapping[str, str], step: int | None, together: Any
+) -> None:
+    """As torchrun starts a process; before a step it may end itself, when the others are there."""
     torch.set_num_threads(1)
     multiprocessing.set_start_method("fork", force=True)
     os.environ.update(environment)
-    with NoisyModule(step):
+    with NoisyModule(step, together=together):
         train(settings)
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import multiprocessing
-import socket
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed
 
 from reid_models import load_model
 from reid_models.engine.train import train
@@ -35,18 +36,24 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+def context() -> Any:
+    """Processes from a server that has imported the libraries once."""
+    found = multiprocessing.get_context("forkserver")
+    found.set_forkserver_preload(["tests.models.engine_process"])
+    return found
+
+
 def start(function: Any, *arguments: Any) -> Any:
-    """A process from a server that has imported the libraries once."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.models.engine_process"])
-    process = context.Process(target=function, args=arguments)
+    process = context().Process(target=function, args=arguments)
     process.start()
     return process
 
 
 def wait(process: Any) -> int:
-    process.join(120)
-    assert not process.is_alive()
+    process.join(300)  # seconds, on an idle machine ten
+    if process.is_alive():
+        process.kill()
+        pytest.fail("the process does not end")
     code: int = process.exitcode
     return code
 
@@ -121,19 +128,25 @@ def assert_same_run(found: Path, expected: Path) -> None:
     assert not list(found.glob("*.part")) and not list(found.glob("*.kept"))
 
 
-def environments_of_two() -> list[dict[str, str]]:
-    """As torchrun sets them for two processes of one machine."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
+@contextmanager
+def environments_of_two() -> Iterator[list[dict[str, str]]]:
+    """As torchrun sets them for two processes of one machine, which meet at a store that it has started.
+
+    A port that was free a moment ago may be taken by the time that one of them starts the store.
+    """
+    store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "WORLD_SIZE": "2"}
     shared |= {"LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0", "TORCHELASTIC_RUN_ID": "test"}
-    return [{**shared, "RANK": rank, "LOCAL_RANK": rank} for rank in "01"]
+    shared["TORCHELASTIC_USE_AGENT_STORE"] = "True"
+    yield [{**shared, "RANK": rank, "LOCAL_RANK": rank} for rank in "01"]
+    del store  # not before: they need it to the end
 
 
 def run_two(settings: dict[str, Any], step: int | None) -> list[int]:
-    processes = [start(run_noisy, settings, environment, step) for environment in environments_of_two()]
-    return [wait(process) for process in processes]
+    together = context().Barrier(2)
+    with environments_of_two() as environments:
+        processes = [start(run_noisy, settings, each, step, together) for each in environments]
+        return [wait(process) for process in processes]
 
 
 def test_two_killed_processes_go_on_bit_for_bit(tmp_path: Path) -> None:
@@ -162,13 +175,12 @@ def test_two_processes_are_one(tmp_path: Path) -> None:
         model=gentle,
         trainer={"max_epochs": 1},
     )
-    processes = [
-        start(run_shared, settings | {"name": "two"}, str(tmp_path / "gradients"), environment)
-        for environment in environments_of_two()
-    ]
-    alone = gradients(0, 1)
-    one = train({**settings, "name": "one"})
-    assert [wait(process) for process in processes] == [0, 0]
+    two = {**settings, "name": "two"}
+    with environments_of_two() as environments:
+        processes = [start(run_shared, two, str(tmp_path / "gradients"), each) for each in environments]
+        alone = gradients(0, 1)
+        one = train({**settings, "name": "one"})
+        assert [wait(process) for process in processes] == [0, 0]
 
     for rank in range(2):
         found = torch.load(tmp_path / f"gradients.{rank}", weights_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -26,7 +27,11 @@ def test_all_contenders_agree(mode: Mode) -> None:
     assert expected.output.shape == ((16,) if mode.options["training"] else (16, 3, 8, 6))
     for entry in BENCHMARK.formulations:
         assert refusal(BENCHMARK, entry.function, mode, inputs, expected, gradient) is None, entry.name
-    assert _workers_seconds() > 0  # loaders keep their workers, whose time is ours
+    # Loaders keep their workers, whose time is ours. The system counts whole hundredths of a second of each.
+    deadline = time.monotonic() + 60
+    while not _workers_seconds() and time.monotonic() < deadline:
+        inputs.call(BENCHMARK.ours, mode)
+    assert _workers_seconds() > 0
 
 
 BLACK = {"p": 0.5, "fill": "mean", "mean": 0.0}
