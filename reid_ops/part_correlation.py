@@ -55,6 +55,7 @@ def part_correlation(signal: Tensor, parts: Tensor, *, pool: int = 1, pairs: Ten
     Raises:
         TypeError: an argument is no tensor, not a supported float type, or of another dtype.
         ValueError: a shape, device, ``pool`` or row of ``pairs`` is out of range.
+        NotImplementedError: under forward-mode differentiation (``torch.func.jvp``, ``jacfwd``).
 
     Example:
         >>> signal = torch.rand(8, 96, 40, 15)

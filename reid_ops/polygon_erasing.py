@@ -92,6 +92,7 @@ def polygon_erase(
         TypeError: an argument has the wrong type.
         ValueError: an argument is out of range or of the wrong shape.
         RuntimeError: ``inplace`` on images that require a gradient.
+        NotImplementedError: under forward-mode differentiation.
 
     CUDA graphs: with ``seed=None`` the seed is drawn by a kernel from torch's CUDA generator, which
     advances at every replay, so each replay erases anew. With a seed tensor, change its value between

@@ -67,6 +67,7 @@ def similarity_graph(
     Raises:
         TypeError: an argument is no tensor, not a supported float type, or of another dtype.
         ValueError: a shape, device or option is out of range.
+        NotImplementedError: under forward-mode differentiation.
 
     Example:
         >>> squeezed = torch.rand(8, 16, 16)
