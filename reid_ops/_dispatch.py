@@ -97,11 +97,7 @@ def call(name: str, *arguments: Any) -> Any:
     operator = getattr(operators(), name)
     if torch.compiler.is_compiling():
         return operator(*arguments)
-    if forward_ad._current_level >= 0 and any(map(_has_tangent, arguments)):
-        raise NotImplementedError(
-            f"{name}: forward-mode differentiation (torch.func.jvp, jacfwd, dual tensors) is not supported; "
-            "use reverse mode (backward, torch.autograd.grad)"
-        )
+    refuse_forward_mode(name, *arguments)
     if (
         torch._C._is_tracing()
         or not torch.is_grad_enabled()
@@ -113,8 +109,16 @@ def call(name: str, *arguments: Any) -> Any:
     return _eager[_active, name].apply(*arguments)
 
 
-def _has_tangent(argument: Any) -> bool:
-    return isinstance(argument, Tensor) and forward_ad.unpack_dual(argument).tangent is not None
+def refuse_forward_mode(name: str, *arguments: Any) -> None:
+    """Raises where torch would silently drop the tangents of an argument."""
+    if torch.compiler.is_compiling() or forward_ad._current_level < 0:
+        return
+    tensors = [argument for argument in arguments if isinstance(argument, Tensor)]
+    if any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors):
+        raise NotImplementedError(
+            f"{name}: forward-mode differentiation (torch.func.jvp, jacfwd, dual tensors) is not supported; "
+            "use reverse mode (backward, torch.autograd.grad)"
+        )
 
 
 def operators() -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import _checks, reference
+from . import _checks, _dispatch, reference
 from ._hsgm_features import features_of
 from ._hsgm_fused import evaluate, fused
 from ._hsgm_plan import MAX_SCALES, OP, POOLINGS, Plan, check_choice, divisions_of, map_sizes
@@ -260,6 +260,7 @@ class HSGM(nn.Module):
         )
         assert weight is not None and bias is not None
         inputs = (x, theta, delta, weight, bias)
+        _dispatch.refuse_forward_mode(OP, *inputs)
         if not (self.training or self._plan.interpolated) and not (
             torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs)
         ):

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 import reid_ops
 from tests.conftest import Backend
@@ -250,3 +251,17 @@ def test_operators_check_too(backend: Backend) -> None:
     ):  # fmt: skip
         with pytest.raises(RuntimeError, match=message):
             operator(*arguments)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_forward_mode_is_for_the_reference(training: bool) -> None:
+    """Torch would drop the tangents of the fused operators, and say nothing."""
+    module = reid_ops.HSGM(4, 8, 6).train(training).requires_grad_(False)
+    with forward_ad.dual_level():
+        x = forward_ad.make_dual(torch.randn(2, 4, 8, 6), torch.randn(2, 4, 8, 6))
+        with pytest.raises(
+            NotImplementedError, match=r"HSGM: forward-mode differentiation .* is not supported"
+        ):
+            module(x)
+        module.impl = "reference"
+        assert forward_ad.unpack_dual(module(x)).tangent.abs().max() > 0
