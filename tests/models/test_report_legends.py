@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import matplotlib
 import numpy as np
 import pytest
+from matplotlib import font_manager
 from matplotlib.figure import Figure
 
 from reid_models.report import MetricsLog, fonts, legends, plot_cmc, plot_training
@@ -72,7 +76,10 @@ def test_shortened_names_keep_both_ends() -> None:
 
 
 def test_fonts_for_other_scripts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fonts, "FALLBACKS", ("not installed", "STIXGeneral"))  # which comes with matplotlib
+    monkeypatch.setattr(fonts, "FALLBACKS", ("not installed", "STIXGeneral"))
+    # Comes with matplotlib, but its list of fonts is kept in the user's folder and may be of another time.
+    font_manager.fontManager.addfont(Path(matplotlib.get_data_path(), "fonts", "ttf", "STIXGeneral.ttf"))
+    monkeypatch.setattr(fonts, "_installed", lambda: frozenset({"STIXGeneral"}))
     figure = new_figure(2, 2)
     # A character of mathematics that STIX has and the usual font has not.
     usual, lacking = figure.text(0, 0, "Größe Модель"), figure.text(0, 0.5, "size \U0001d49f")
