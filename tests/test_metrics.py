@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from reid_ops import _extension, metrics
+from tests.instruction_set_support import INSTRUCTION_SETS, run_with
 
 BACKENDS = ["host", "torch"]
 RULES = ["none", "same_identity", "any"]
@@ -134,20 +135,16 @@ def test_rows_longer_than_a_tile(backend: str, items: int) -> None:
     assert_report(metrics.evaluate_ranking(**given, backend=backend), expected_of(given))
 
 
-@pytest.mark.parametrize("capability", ["baseline", "avx2", "avx512"])
-def test_instruction_sets_agree(capability: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    import subprocess
-    import sys
-
-    code = (
+@pytest.mark.parametrize("instruction_set", INSTRUCTION_SETS)
+def test_instruction_sets_agree(instruction_set: str) -> None:
+    run_with(
+        instruction_set,
         "import numpy as np; from tests.test_metrics import *\n"
         "given = problem(3, queries=6, items=5000, identities=40, levels=50)\n"
         "for kind in (np.float32, np.float64):\n"
         "    given['distance'] = given['distance'].astype(kind)\n"
-        "    assert_report(metrics.evaluate_ranking(**given, backend='host'), expected_of(given))\n"
+        "    assert_report(metrics.evaluate_ranking(**given, backend='host'), expected_of(given))\n",
     )
-    monkeypatch.setenv("REID_OPS_CPU", capability)
-    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -29,17 +29,8 @@ INK, QUIET, GRID = "#222222", "#666666", "#dddddd"
 RIGHT, WRONG, PROBE = "#009E73", "#CC3311", "#222222"
 SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#888888")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2)))
-MARKERS = (
-    "o",
-    "s",
-    "^",
-    "D",
-    "v",
-    "P",
-    "X",
-    "*",
-    "<",
-)  # another number than of colours: no pair comes twice soon
+# Another number than of colours: no pair comes twice soon.
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<")
 
 # Files of the same figure are the same: no date goes into them.
 _METADATA: dict[str, dict[str, Any]] = {
