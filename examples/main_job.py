@@ -29,13 +29,13 @@ from torch import Tensor, nn
 import reid_ops
 from examples.part_correlation_demo import centred
 from reid_models.data import ReidDataset, read_dataset
-from reid_models.data.pipeline import Augmentation
-from reid_models.engine.evaluation import evaluate_draws
-from reid_models.engine.features import extract_features
-from reid_models.engine.train import train
-from reid_models.engine.trained import Trained, load_trained
+from reid_models.data.augmentation import Augmentation
 from reid_models.recipes import load_recipe
 from reid_models.report import describe_machine, picture_sections, read_runs, report_runs
+from reid_models.retrieval.evaluation import evaluate_draws
+from reid_models.retrieval.features import extract_features
+from reid_models.runs.models import Trained, load_trained
+from reid_models.training.train import train
 
 RECIPES = {"baseline": "omniglot_baseline", "HSGNet": "omniglot_hsgnet"}
 MEASURES = {"rank1": "rank-1", "rank5": "rank-5", "rank10": "rank-10", "mAP": "mAP", "mINP": "mINP"}

@@ -269,7 +269,7 @@ class TestSetup:
         assert sources - carried == set()
         assert {"pyproject.toml", "setup.py", "LICENSE", "CMakeLists.txt", "reid_ops/py.typed"} <= carried
         assert "models/reid_models/report/report.html.jinja" in carried
-        assert "models/reid_models/recipes/hsgnet.yaml" in carried
+        assert "models/reid_models/papers/hsgnet/recipes.yaml" in carried
         assert not [name for name in carried if name.endswith((".so", ".pyc"))]
 
 

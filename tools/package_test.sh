@@ -59,7 +59,7 @@ echo "--- clean environment, the torch it was built with"
 run_tests "$work/newest/bin/python"
 # reid_models from the wheel, with its data; its other tests do not depend on how it was installed.
 (cd "$work/run" && "$work/newest/bin/python" -m pytest -q -p no:cacheprovider \
-  tests/models/test_{data,images,recipes,report_html}.py && "$work/newest/bin/reid" recipes omniglot_hsgnet >/dev/null)
+  tests/models/{data/test_datasets,data/test_images,recipes/test_recipes,report/test_html}.py && "$work/newest/bin/reid" recipes omniglot_hsgnet >/dev/null)
 
 echo "--- clean environment, torch $oldest_torch"
 # Kept between runs: only the wheel is installed anew.

@@ -51,7 +51,7 @@ def test_a_wrong_pipeline_is_noticed(
     wrong: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(data, "Augmentation", lambda **_: augmentation)
-    augmentation = data.pipeline.Augmentation(**wrong)
+    augmentation = data.augmentation.Augmentation(**wrong)
     input_pipeline._check_training.cache_clear()
     input_pipeline._our_batches.cache_clear()
     with pytest.raises(CheckFailed, match=message):

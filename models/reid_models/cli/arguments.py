@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ..data import ReidDataset
-    from ..engine.trained import Trained
+    from ..runs.models import Trained
     from .parsing import ArgumentParser, Namespace
 
 

@@ -29,7 +29,7 @@ def run(options: Namespace) -> None:
 
 
 def _list() -> None:
-    from ..data.registry import READERS
+    from ..data.datasets.registry import READERS
 
     for name, reader in sorted(READERS.items()):
         first = (inspect.getdoc(reader) or "").splitlines()[0].rstrip(".")

@@ -11,8 +11,8 @@ from .command import Command
 
 if TYPE_CHECKING:
     from ..data import ReidDataset
-    from ..engine.evaluation import Evaluation
-    from ..engine.trained import Trained
+    from ..retrieval.evaluation import Evaluation
+    from ..runs.models import Trained
     from .parsing import ArgumentParser, Namespace
 
 FILE = "evaluation.json"
@@ -72,8 +72,8 @@ def run(options: Namespace) -> None:
 
 
 def _of_features(options: Namespace, measures: dict[str, Any]) -> Evaluation:
-    from ..engine.evaluation import evaluate_draws
-    from ..engine.features import load_features
+    from ..retrieval.evaluation import evaluate_draws
+    from ..retrieval.features import load_features
 
     if not (options.query and options.gallery) or options.model or options.dataset:
         raise ValueError("--query and --gallery must be given together, without RUN and --dataset")
@@ -82,8 +82,8 @@ def _of_features(options: Namespace, measures: dict[str, Any]) -> Evaluation:
 
 
 def _of_model(options: Namespace, measures: dict[str, Any]) -> Evaluation:
-    from ..engine.evaluation import evaluate_dataset
-    from ..engine.trained import load_trained
+    from ..retrieval.evaluation import evaluate_dataset
+    from ..runs.models import load_trained
 
     if options.same_camera_counts:
         raise ValueError("--same-camera-counts is for features: a dataset has its own rule")

@@ -44,8 +44,8 @@ def run(options: Namespace) -> None:
 
     import torch
 
-    from ..engine.features import extract_to_file
-    from ..engine.trained import load_trained
+    from ..retrieval.features import extract_to_file
+    from ..runs.models import load_trained
 
     trained = load_trained(options.model)
     chosen = arguments.extraction(options, trained)
@@ -70,7 +70,7 @@ def _folder(folder: Path) -> Iterator[None]:
 
 
 def _image_file(options: Namespace) -> dict[Path, tuple[ImageRecord, ...]]:
-    from .._files import check_folder
+    from .._output import check_folder
     from ..data import read_images
 
     if not options.images:
@@ -84,7 +84,7 @@ def _image_file(options: Namespace) -> dict[Path, tuple[ImageRecord, ...]]:
 
 def _dataset_files(options: Namespace) -> dict[Path, tuple[ImageRecord, ...]]:
     """Records of the splits asked for, by the files to write."""
-    from .._files import check_writable
+    from .._output import check_writable
 
     if options.images:
         raise ValueError("IMAGES and --dataset exclude each other")

@@ -10,7 +10,7 @@ from . import arguments
 from .command import Command
 
 if TYPE_CHECKING:
-    from ..engine.features import Features
+    from ..retrieval.features import Features
     from .parsing import ArgumentParser, Namespace
 
 
@@ -35,7 +35,7 @@ def configure(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> None:
-    from .._files import check_folder
+    from .._output import check_folder
 
     check_folder(options.output, "--output")
     files = [source for source in options.sources if source.endswith(".safetensors")]
@@ -43,7 +43,7 @@ def run(options: Namespace) -> None:
     if images and options.model is None:
         raise ValueError(f"--model must be given for images, such as {images[0]}")
 
-    from ..engine.gallery import Gallery
+    from ..retrieval.gallery import Gallery
 
     gallery, report = Gallery.build(
         _parts(files, images, options),
@@ -59,8 +59,8 @@ def run(options: Namespace) -> None:
 
 
 def _parts(files: list[str], images: list[str], options: Namespace) -> Iterator[Features]:
-    from ..engine.features import extract_parts, load_features
-    from ..engine.trained import load_trained
+    from ..retrieval.features import extract_parts, load_features
+    from ..runs.models import load_trained
 
     for file in files:
         yield load_features(Path(file))

@@ -9,7 +9,7 @@ from . import arguments, results
 from .command import Command
 
 if TYPE_CHECKING:
-    from ..engine.features import Features
+    from ..retrieval.features import Features
     from .parsing import ArgumentParser, Namespace
 
 
@@ -36,8 +36,8 @@ def run(options: Namespace) -> None:
 
     from reid_ops import k_reciprocal_rerank
 
-    from ..engine.evaluation import comparable_features, evaluate_draws
-    from ..engine.features import load_features
+    from ..retrieval.evaluation import comparable_features, evaluate_draws
+    from ..retrieval.features import load_features
 
     query, gallery = load_features(options.query), load_features(options.gallery)
     rerank, measures = arguments.rerank_options(options), arguments.metric_options(options)

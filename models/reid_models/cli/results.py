@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .._files import check_folder, replacing
+from .._output import check_folder, replacing
 
 if TYPE_CHECKING:
     from .parsing import Namespace

@@ -8,8 +8,8 @@ from . import arguments, results
 from .command import Command
 
 if TYPE_CHECKING:
-    from ..engine.features import Features
-    from ..engine.gallery import Gallery
+    from ..retrieval.features import Features
+    from ..retrieval.gallery import Gallery
     from .parsing import ArgumentParser, Namespace
 
 
@@ -35,8 +35,8 @@ def configure(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> None:
     results.check_output(options)
 
-    from ..engine.features import choose_device
-    from ..engine.gallery import Gallery
+    from ..retrieval.features import choose_device
+    from ..retrieval.gallery import Gallery
 
     # Mapped, so that it may be larger than memory; what is mapped is searched on the CPU.
     mapped = choose_device(options.device).type == "cpu"
@@ -54,7 +54,7 @@ def run(options: Namespace) -> None:
 
 def _query(options: Namespace, gallery: Gallery) -> Features:
     """The queries' features: of a file, or by the model and the settings of the index."""
-    from ..engine.features import extract_features, load_features
+    from ..retrieval.features import extract_features, load_features
 
     files = [name for name in options.queries if name.endswith(".safetensors")]
     if files:
@@ -63,7 +63,7 @@ def _query(options: Namespace, gallery: Gallery) -> Features:
         return load_features(files[0])
 
     from ..data import read_images
-    from ..engine.trained import load_trained
+    from ..runs.models import load_trained
 
     records = read_images(options.queries)
     source = gallery.source

@@ -27,8 +27,8 @@ def configure(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> None:
-    from ..engine.train import train
     from ..recipes import load_recipe
+    from ..training.train import train
 
     recipe = load_recipe(options.recipe)
     print(train({"name": recipe.name, **recipe.config}, options.settings))

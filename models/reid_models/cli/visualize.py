@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from ..data import ReidDataset
-    from ..engine.trained import Trained
     from ..report.retrieval import Retrieval
+    from ..runs.models import Trained
     from .parsing import ArgumentParser, Namespace
 
 SPLITS = ("train", "query", "gallery")
@@ -71,7 +71,7 @@ def run(options: Namespace) -> None:
         if name not in kind.options:
             raise ValueError(f"--{name.replace('_', '-')} is not an option of {options.kind}")
 
-    from .._files import check_folder
+    from .._output import check_folder
     from ..report.style import check_output
 
     check_folder(options.output, "--output")
@@ -102,14 +102,14 @@ def _value(options: Namespace, name: str, default: Any) -> Any:
 
 
 def _networks(paths: Mapping[str, Path]) -> dict[str, Trained]:
-    from ..engine.trained import load_trained
+    from ..runs.models import load_trained
 
     return {name: load_trained(path) for name, path in paths.items()}
 
 
 def _named_networks(options: Namespace) -> dict[str, Trained]:
     """Those of INPUT, by the names to show."""
-    from ..report.runs import name_paths
+    from ..runs.folders import name_paths
 
     return _networks(name_paths(options.inputs))
 
@@ -195,8 +195,8 @@ def _draw_cam(options: Namespace) -> None:
 
 def _draw_curves(options: Namespace) -> None:
     from ..report.curves import plot_cmc, plot_training
-    from ..report.metrics_log import read_metrics
-    from ..report.runs import name_paths, read_runs
+    from ..runs.folders import name_paths, read_runs
+    from ..runs.metrics_log import read_metrics
 
     what = _value(options, "curve", "training")
     if what == "training":
@@ -240,7 +240,7 @@ def _draw_montage(options: Namespace) -> None:
 
 def _draw_stages(options: Namespace) -> None:
     from ..report.bars import plot_stages, reported_stages, stage_scores
-    from ..report.runs import read_runs
+    from ..runs.folders import read_runs
 
     if not options.inputs and options.reported is None:
         raise ValueError("stages takes INPUT or --reported")
@@ -256,10 +256,10 @@ def _draw_efficiency(options: Namespace) -> None:
 
 
 def _write_report(options: Namespace) -> None:
-    from ..engine.features import choose_device
     from ..report.html import Section, Table
     from ..report.run_report import describe_machine, picture_sections, report_runs
-    from ..report.runs import name_paths, read_runs
+    from ..retrieval.features import choose_device
+    from ..runs.folders import name_paths, read_runs
 
     runs = read_runs(options.inputs)
     paths = name_paths(options.inputs)

@@ -3,19 +3,20 @@
 A reader gives a :class:`ReidDataset`: records of images, not the images. :class:`ImageDataset` decodes them.
 """
 
-from .builtin_set import read_omniglot
-from .files import read_images
-from .folder import read_csv, read_folder
+from .augmentation import Augmentation
+from .datasets.folder import read_csv, read_folder
+from .datasets.listing import read_images
+from .datasets.market1501 import read_market1501
+from .datasets.omniglot import read_omniglot
+from .datasets.registry import list_datasets, read_dataset
+from .datasets.splits import SPLIT_TABLE, SplitCounts, count_split, verify_split
+from .datasets.synthetic import make_synthetic
+from .datasets.vehicleid import read_vehicleid
+from .datasets.veri776 import read_veri776
 from .images import ImageDataset, Sample, check_images, decode_image
-from .market1501 import read_market1501
-from .pipeline import Augmentation, TrainBatch, make_evaluation_loader, make_train_loader
+from .loaders import TrainBatch, make_evaluation_loader, make_train_loader
 from .records import ImageRecord, ReidDataset, RetrievalSplit
-from .registry import list_datasets, read_dataset
-from .sampler import IdentitySampler
-from .splits import SPLIT_TABLE, SplitCounts, count_split, verify_split
-from .synthetic import make_synthetic
-from .vehicleid import read_vehicleid
-from .veri776 import read_veri776
+from .samplers.identity import IdentitySampler
 
 __all__ = [
     "SPLIT_TABLE",

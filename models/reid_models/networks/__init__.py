@@ -1,10 +1,11 @@
 """Networks of the papers: :func:`create_model`, their weights on disk, and what they cost."""
 
+from ..papers.hsgnet.network import HSGNET_VARIANTS, HSGNet
 from .backbone import create_backbone
 from .baseline import Baseline
 from .complexity import Complexity, complexity_table, format_complexity_table, measure_complexity
 from .export import export_onnx
-from .hsgnet import HSGNET_VARIANTS, HSGNet
+from .network import Network
 from .registry import create_model, list_models
 from .weights import load_model, load_weights, save_model
 
@@ -13,6 +14,7 @@ __all__ = [
     "Baseline",
     "Complexity",
     "HSGNet",
+    "Network",
     "complexity_table",
     "create_backbone",
     "create_model",

@@ -7,12 +7,13 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from .backbone import create_backbone
+from .backbone import STAGES, create_backbone
+from .network import Network, Output
 
 FEATURES = ("gmp", "cbr")
 
 
-class Baseline(nn.Module):
+class Baseline(Network):
     """HSGNet's trunk and head without HSGM ("baseline" in Tables I to III and V).
 
     Backbone of stages S1 to S4 with last stride 1, global max pooling (GMP), CBR (1x1 convolution, batch
@@ -57,22 +58,14 @@ class Baseline(nn.Module):
         test_feature: str = "gmp",
         triplet_feature: str = "gmp",
     ) -> None:
-        super().__init__()
-        self._check_count(num_classes, "num_classes")
-        self._check_count(cbr_width, "cbr_width")
-        if len(image_size) != 2:
-            raise ValueError(f"{self.name}: image_size must be (height, width), got {tuple(image_size)}")
-        for value in image_size:
-            self._check_count(value, "image_size")
+        super().__init__(num_classes, image_size)
+        self.check_count(cbr_width, "cbr_width")
         for argument, feature in (("test_feature", test_feature), ("triplet_feature", triplet_feature)):
             if feature not in FEATURES:
                 raise ValueError(f'{self.name}: {argument} must be "gmp" or "cbr", got {feature!r}')
-        self.num_classes = num_classes
-        self.image_size = (image_size[0], image_size[1])
         self.test_feature, self.triplet_feature = test_feature, triplet_feature
-        self.options: dict[str, Any] = {
+        self.options |= {
             "backbone": backbone,
-            "image_size": list(self.image_size),
             "last_stride": last_stride,
             "cbr_width": cbr_width,
             "test_feature": test_feature,
@@ -87,33 +80,33 @@ class Baseline(nn.Module):
         nn.init.normal_(self.classifier.weight, std=0.001)
         self.feature_length = channels if test_feature == "gmp" else cbr_width
 
-    def forward(self, images: Tensor) -> Any:
-        """Named outputs for the losses in training, features (N, D) in evaluation."""
-        self._check_images(images)
-        gmp = self.backbone(images).amax(dim=(2, 3))
-        if not self.training:
-            return gmp if self.test_feature == "gmp" else self._reduce(gmp)
+    def outputs(self, images: Tensor, **inputs: Any) -> dict[str, Output]:
+        """Logits (N, num_classes) and, for the triplet loss, features (N, D)."""
+        gmp = self._pooled(images)
         cbr = self._reduce(gmp)
         return {
             "logits": self.classifier(cbr),
             "features": gmp if self.triplet_feature == "gmp" else cbr,
         }
 
+    def encode(self, images: Tensor) -> Tensor:
+        """The test feature (N, feature_length)."""
+        gmp = self._pooled(images)
+        return gmp if self.test_feature == "gmp" else self._reduce(gmp)
+
+    def layers(self) -> dict[str, nn.Module]:
+        """The trunk's stages, ``"stage1"`` to ``"stage4"``."""
+        body, names = self.backbone.body, self.backbone.layers
+        return {f"stage{stage}": body.get_submodule(name) for stage, name in zip(STAGES, names, strict=True)}
+
+    def classifiers(self) -> tuple[str, ...]:
+        """The identity classifier."""
+        return ("classifier",)
+
+    def _pooled(self, images: Tensor) -> Tensor:
+        pooled: Tensor = self.backbone(images).amax(dim=(2, 3))
+        return pooled
+
     def _reduce(self, gmp: Tensor) -> Tensor:
         reduced: Tensor = self.cbr(gmp[:, :, None, None]).flatten(1)
         return reduced
-
-    def _check_images(self, images: Tensor) -> None:
-        if not isinstance(images, Tensor):
-            raise TypeError(f"{self.name}: images must be a torch.Tensor, got {type(images).__name__}")
-        if not images.is_floating_point():
-            dtype = str(images.dtype).removeprefix("torch.")
-            raise TypeError(f"{self.name}: images must be normalised floats, got {dtype}")
-        if images.dim() != 4 or images.shape[1] != 3:
-            raise ValueError(f"{self.name}: images must have shape (N, 3, H, W), got {tuple(images.shape)}")
-
-    def _check_count(self, value: int, argument: str) -> None:
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise TypeError(f"{self.name}: {argument} must be an int, got {type(value).__name__}")
-        if value < 1:
-            raise ValueError(f"{self.name}: {argument} must be at least 1, got {value}")

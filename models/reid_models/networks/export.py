@@ -12,7 +12,7 @@ from torch import nn
 
 from reid_ops import HSGM
 
-from .._files import replacing
+from .._output import replacing
 from .baseline import Baseline
 
 OPSET = 18

@@ -6,8 +6,8 @@ import inspect
 from typing import Any
 
 from .._suggest import unknown
+from ..papers.hsgnet.network import HSGNet
 from .baseline import Baseline
-from .hsgnet import HSGNet
 
 MODELS: dict[str, type[Baseline]] = {model.name: model for model in (Baseline, HSGNet)}
 

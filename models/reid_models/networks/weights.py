@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .._files import replacing
+from .._output import replacing
 from .baseline import Baseline
 from .registry import create_model
 

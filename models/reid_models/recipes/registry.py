@@ -1,4 +1,4 @@
-"""Recipes by name. They are data: the YAML files of this folder; hsgnet.yaml describes their form."""
+"""Recipes by name. They are data: a recipes.yaml in each paper's room; HSGNet's describes their form."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from .._suggest import unknown
 
 METRICS = ("rank1", "rank5", "mAP")  # of targets, in this order
 SUFFIXES = (".yaml", ".yml")
+PAPERS = f"{__package__.rpartition('.')[0]}.papers"
 
 
 @dataclass(frozen=True)
@@ -94,10 +95,10 @@ def targets_of(row: Mapping[str, Any]) -> dict[str, float]:
 
 @functools.cache
 def books() -> tuple[dict[str, Any], ...]:
-    """The YAML files of this folder."""
-    folder = files(__package__)
-    found = sorted((file for file in folder.iterdir() if file.name.endswith(SUFFIXES)), key=lambda f: f.name)
-    return tuple(yaml.safe_load(file.read_text(encoding="utf-8")) for file in found)
+    """The built-in recipes of this folder, then those of every paper's room."""
+    rooms = sorted(files(PAPERS).iterdir(), key=lambda room: room.name)
+    found = [files(__package__) / "builtin.yaml", *(room / "recipes.yaml" for room in rooms)]
+    return tuple(yaml.safe_load(file.read_text(encoding="utf-8")) for file in found if file.is_file())
 
 
 @functools.cache

@@ -4,16 +4,16 @@ Figures are matplotlib figures that pyplot does not know of; :func:`save_figure`
 :class:`Report` puts them into an HTML file that stands alone.
 """
 
+from ..runs.folders import Run, name_paths, read_run, read_runs
+from ..runs.metrics_log import MetricsLog, read_metrics
 from .bars import plot_efficiency, plot_stages, read_measurements, reported_stages, stage_scores
 from .cam import grad_cam, plot_cam_panels
 from .curves import plot_cmc, plot_training
 from .html import Code, Picture, Report, Section, Table, Text
-from .metrics_log import MetricsLog, read_metrics
 from .montage import plot_montage
 from .ranked_lists import RankedList, choose_queries, plot_ranked_lists, ranked_lists
 from .retrieval import Retrieval, draw_cam, draw_records, list_dataset, rank_dataset, rank_features
 from .run_report import describe_machine, picture_sections, report_runs
-from .runs import Run, name_paths, read_run, read_runs
 from .style import save_figure
 
 __all__ = [

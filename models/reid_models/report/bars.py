@@ -18,8 +18,8 @@ from reid_ops.metrics import efficiency_score
 
 from .._suggest import unknown
 from ..recipes import list_recipes, load_recipe
+from ..runs.folders import METRIC_NAMES, Run
 from .legends import legend, shorten
-from .runs import METRIC_NAMES, Run
 from .style import INK, NORMAL, QUIET, SERIES, SMALL, new_figure, plain, tidy
 
 EFFICIENCY_FIELDS = ("rank1", "mean_ap", "feature_dim", "volume", "speed")

@@ -13,8 +13,8 @@ from matplotlib.ticker import MaxNLocator
 
 from reid_ops.metrics import RankingReport
 
+from ..runs.metrics_log import MetricsLog
 from .legends import place_legends, shorten
-from .metrics_log import MetricsLog
 from .style import MARKERS, new_figure, series_style, tidy
 
 LONGEST_NAME = 36  # characters of a method in a legend

@@ -16,7 +16,7 @@ from jinja2 import Environment, StrictUndefined
 from matplotlib.figure import Figure
 from PIL import Image, UnidentifiedImageError
 
-from .._files import check_folder, replacing
+from .._output import check_folder, replacing
 from .style import DPI, figure_png
 
 CSS_DPI = 96  # CSS pixels in an inch

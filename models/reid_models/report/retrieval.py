@@ -16,9 +16,9 @@ from reid_ops.metrics import RankingReport, evaluate_ranking
 
 from ..data import ImageDataset, ImageRecord, ReidDataset
 from ..data.records import JUNK
-from ..engine.evaluation import comparable_features, cosine_distance
-from ..engine.features import Features, choose_device, extract_features
-from ..engine.trained import Trained
+from ..retrieval.evaluation import comparable_features, cosine_distance
+from ..retrieval.features import Features, choose_device, extract_features
+from ..runs.models import Trained
 from .cam import grad_cam, plot_cam_panels
 from .pictures import load_picture
 from .ranked_lists import RankedList, choose_queries, ranked_lists
@@ -49,7 +49,7 @@ def rank_features(
     Args:
         query: features.
         gallery: features of the same model.
-        same_camera_is_junk: as for :func:`reid_models.engine.evaluation.evaluate_retrieval`.
+        same_camera_is_junk: as for :func:`reid_models.retrieval.evaluation.evaluate_retrieval`.
         rerank: likewise.
 
     Raises:
@@ -82,10 +82,10 @@ def rank_dataset(
     The distances (Q, G) of all of them are in memory together.
 
     Args:
-        networks: name -> network, see :func:`reid_models.engine.trained.load_trained`.
+        networks: name -> network, see :func:`reid_models.runs.models.load_trained`.
         dataset: from a reader.
         rerank: options of :func:`reid_ops.k_reciprocal_rerank`; None: plain rankings only.
-        **extraction: of :func:`reid_models.engine.features.extract_features`, over those of the network.
+        **extraction: of :func:`reid_models.retrieval.features.extract_features`, over those of the network.
 
     Raises:
         TypeError, ValueError, FileNotFoundError: as these functions.

@@ -12,13 +12,13 @@ import torch
 from reid_ops._version import __version__
 
 from ..data import ReidDataset
-from ..engine.trained import Trained
+from ..runs.folders import METRIC_NAMES, Run
+from ..runs.models import Trained
 from .curves import plot_cmc, plot_training
 from .html import Cell, Code, Picture, Report, Section, Table, Text
 from .montage import plot_montage
 from .ranked_lists import plot_ranked_lists
 from .retrieval import draw_cam, draw_records, list_dataset, rank_dataset
-from .runs import METRIC_NAMES, Run
 
 # What the table of runs says, and where a recipe has it.
 SETTINGS = {
@@ -99,7 +99,7 @@ def picture_sections(
         rerank: also re-ranked lists, with these options of :func:`reid_ops.k_reciprocal_rerank`.
         seed: of random choices.
         device: ``"auto"``, ``"cpu"`` or a CUDA device.
-        **extraction: of :func:`reid_models.engine.features.extract_features`.
+        **extraction: of :func:`reid_models.retrieval.features.extract_features`.
 
     Raises:
         TypeError, ValueError, FileNotFoundError: as the functions named.

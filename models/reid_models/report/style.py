@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from .._files import replacing
+from .._output import replacing
 from .._suggest import unknown
 from .fonts import complete_fonts
 

@@ -1,1 +1,0 @@
-"""Training, features and evaluation."""

@@ -1,0 +1,1 @@
+"""HSGNet: hierarchical similarity graph network."""

@@ -1,0 +1,1 @@
+"""Retrieval: features, their files, evaluation and galleries."""

@@ -1,0 +1,1 @@
+"""The run folder: trained models, logs, what is read back from them."""

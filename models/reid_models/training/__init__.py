@@ -1,0 +1,1 @@
+"""Training: configuration, module, data, schedule, checkpoints."""

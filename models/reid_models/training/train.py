@@ -1,0 +1,175 @@
+"""A training run and its folder: :func:`train`."""
+
+from __future__ import annotations
+
+import csv
+import os
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed
+import yaml  # type: ignore[import-untyped]
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+from .._output import replacing
+from ..recipes import load_recipe
+from ..runs.models import RECIPE
+from .checkpoints import LAST, BestModel, LastCheckpoint, WholeCheckpointIO, read_step
+from .configuration import check_same_run, make_parser, read_configuration
+from .interruption import Interruption
+from .joint_batch import JointBatchNorm
+
+METRICS = "metrics.csv"
+KEPT = "metrics.csv.kept"  # rows of before, while Lightning begins its file anew
+
+
+def train(recipe: Mapping[str, Any], overrides: Sequence[str] = ()) -> Path:
+    """Trains by a recipe.
+
+    The run's folder, ``RUNS/NAME``, gets ``recipe.yaml`` (the whole configuration), ``metrics.csv``,
+    TensorBoard's events, ``last.ckpt`` (for ``resume``) and ``best.safetensors`` (the highest mAP; see
+    :func:`reid_models.load_model`).
+
+    A run that was interrupted at any moment goes on with ``resume``, and on the CPU ends with the weights it
+    would have had, bit for bit. Ctrl-C saves at the end of the step, a second one stops at once. On several
+    GPUs or machines start it by torchrun; the processes share every batch, and compute what one would.
+
+    Args:
+        recipe: settings by name: ``name``, ``runs``, ``resume``, ``checkpoint_every_n_steps``,
+            ``seed_everything``, and those in ``model`` (:class:`ReidModule`), ``data``
+            (:class:`ReidDataModule`) and ``trainer`` (Lightning's ``Trainer``).
+        overrides: settings as on a command line, over those of the recipe.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        ValueError, TypeError, FileNotFoundError: a setting is unknown or out of range; the data, or the
+            checkpoint to go on from, are missing or damaged. Nothing has been written then.
+        FileExistsError: the folder has a run and ``resume`` is not set.
+        RuntimeError: the loss is no longer finite.
+        KeyboardInterrupt: by Ctrl-C, once the run is saved.
+
+    Example:
+        >>> data = {"dataset": "synthetic", "image_size": [64, 64], "identities_per_batch": 8}
+        >>> train({"name": "trial", "data": data, "trainer": {"max_epochs": 3}})
+        PosixPath('runs/trial')
+    """
+    parser = make_parser()
+    configuration = read_configuration(parser, recipe, overrides)
+    folder = Path(configuration.runs) / (configuration.name or "run")
+    settings = yaml.safe_load(parser.dump(configuration, skip_unset=False))
+    first_process = _is_first_process()
+    if first_process:
+        _check_folder(folder, settings)
+    # The same in every process: the first checkpoint is written after all have come here.
+    resumed = configuration.resume and (folder / LAST).exists()
+
+    seed_everything(configuration.seed_everything, workers=True, verbose=False)
+    made = parser.instantiate(configuration)
+    made.data.make_sampler(world_size=int(os.environ.get("WORLD_SIZE", "1")))  # refuses a P that doesn't fit
+    checkpoint = folder / LAST if resumed else None
+    wait = f"saving {folder / LAST} at the end of this step or validation; Ctrl-C again stops at once"
+    interruption = Interruption(wait if first_process else "")
+    last = LastCheckpoint(folder, configuration.checkpoint_every_n_steps, interruption)
+    with _quiet():
+        trainer = _make_trainer(made.trainer, folder, last, checkpoint)
+    if first_process:
+        made.data.prepare_data()
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / RECIPE).exists():
+            with replacing(folder / RECIPE) as unfinished:
+                unfinished.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
+
+    with _quiet(), interruption.handled():
+        trainer.fit(made.model, made.data, ckpt_path=checkpoint, weights_only=True)
+    return folder
+
+
+def _is_first_process() -> bool:
+    ranks = (os.environ.get(name) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))  # as Lightning does
+    return next((rank for rank in ranks if rank is not None), "0") == "0"
+
+
+def _check_folder(folder: Path, settings: Mapping[str, Any]) -> None:
+    if (folder / RECIPE).exists():
+        if not settings["resume"]:
+            raise FileExistsError(f"{folder} has a run: --resume goes on with it, --name starts another")
+        check_same_run(load_recipe(folder / RECIPE).config, settings, folder)
+
+
+def _make_trainer(given: Any, folder: Path, last: LastCheckpoint, checkpoint: Path | None) -> Trainer:
+    options = dict(given)
+    steps = 0 if checkpoint is None else read_step(checkpoint)
+    callbacks = [*(options.pop("callbacks") or []), last, BestModel(folder)]
+    if options["enable_progress_bar"] is not False:
+        callbacks.append(RichProgressBar())
+    plugins: list[Any] = [WholeCheckpointIO()]
+    if options.pop("sync_batchnorm"):
+        plugins.append(JointBatchNorm())
+    if torch.distributed.is_torchelastic_launched():  # torchrun says how many processes there are
+        here, everywhere = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
+        options |= {"devices": here, "num_nodes": everywhere // here}
+        if options["strategy"] == "auto":
+            options["strategy"] = "ddp"
+    loggers = [
+        _csv_logger(folder, steps),
+        TensorBoardLogger(folder, name="", version="", default_hp_metric=False, purge_step=steps),
+    ]
+    options |= {"logger": loggers, "callbacks": callbacks, "plugins": plugins, "default_root_dir": folder}
+    try:
+        return Trainer(**options)
+    except MisconfigurationException as error:
+        raise ValueError(f"trainer: {error}") from error
+
+
+def _keep_rows(folder: Path, steps: int) -> list[dict[str, str]]:
+    """Rows of before the checkpoint; those behind it come again.
+
+    Lightning deletes the file when it starts: until the rows are in the new one they are in another.
+    """
+    metrics, kept = folder / METRICS, folder / KEPT
+    if metrics.exists() and not kept.exists():
+        os.replace(metrics, kept)
+    if not kept.exists():
+        return []
+    with kept.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    # A row that was being written when the run was killed is cut off: it is behind the checkpoint.
+    return [row for row in rows if (row["step"] or "").isdigit() and int(row["step"]) < steps]
+
+
+def _csv_logger(folder: Path, steps: int) -> CSVLogger:
+    rows = _keep_rows(folder, steps) if steps and _is_first_process() else []
+    logger = CSVLogger(folder, name="", version="", flush_logs_every_n_steps=1)
+    for row in rows:
+        values: Any = {key: value for key, value in row.items() if value and key != "step"}
+        logger.experiment.log_metrics(values, int(row["step"]))
+    if rows:
+        logger.save()
+    if _is_first_process():
+        (folder / KEPT).unlink(missing_ok=True)
+    return logger
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the warnings of Lightning that are no news here."""
+    with warnings.catch_warnings():
+        for message in (
+            ".*exists and is not empty.*",  # a run folder holds several things
+            ".*is smaller than the logging interval.*",  # epochs are logged in any case
+            ".*does not have many workers.*",  # data.workers is the user's
+            ".*sync_dist=True.*",  # what is logged is the same in every process
+            ".*torch.distributed.nn.functional.all_gather is deprecated.*",  # Lightning calls it
+            ".*isinstance\\(treespec, LeafSpec\\).*",  # likewise
+        ):
+            warnings.filterwarnings("ignore", message)
+        yield

@@ -1,0 +1,50 @@
+"""What Ctrl-C does to a run; with a run itself in test_processes."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from reid_models.training import interruption
+from reid_models.training.interruption import Interruption
+
+
+@pytest.fixture(autouse=True)
+def as_in_a_terminal() -> Iterator[None]:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_it_waits_only_while_training() -> None:
+    with pytest.raises(KeyboardInterrupt), Interruption().handled():
+        signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_the_second_stops_at_once(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    asked = Interruption("saving")
+    now = 100.0
+    monkeypatch.setattr(interruption.time, "monotonic", lambda: now)
+    with pytest.raises(KeyboardInterrupt), asked.handled():
+        asked.waits = True
+        assert not asked.asked
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)  # passed on by a launcher
+        assert asked.asked
+        assert capfd.readouterr().err == "saving\n"
+        now += interruption.SAME + 0.1
+        signal.raise_signal(signal.SIGINT)
+        pytest.fail("it went on")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize("handler", [signal.SIG_IGN, lambda number, frame: None])
+def test_the_way_of_others_stays(handler: signal.Handlers) -> None:
+    signal.signal(signal.SIGINT, handler)
+    asked = Interruption()
+    with asked.handled():
+        signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is handler and not asked.asked

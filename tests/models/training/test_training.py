@@ -1,0 +1,215 @@
+"""What can go wrong or be set otherwise while a run trains: lost losses, limits, precision, devices."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed
+from torch import Tensor, nn
+
+from reid_models import load_model
+from reid_models.data.loaders import TrainBatch
+from reid_models.runs.models import BEST
+from reid_models.training.checkpoints import LAST
+from reid_models.training.configuration import check_same_run, make_parser, read_configuration
+from reid_models.training.data_module import ReidDataModule
+from reid_models.training.joint_batch import JointBatchNorm
+from reid_models.training.module import ReidModule
+from reid_models.training.train import train
+
+from .process_support import recipe
+
+# Of images with fewer pixels, by a network without HSGM.
+SMALL: dict[str, Any] = {
+    "data": {"image_size": [16, 16]},
+    "model": {"network": "baseline", "options": {"backbone": "resnet10t"}},
+}
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def state(folder: Path) -> dict[str, Any]:
+    return torch.load(folder / LAST, weights_only=True)
+
+
+def assert_same_weights(found: Path, expected: Path) -> None:
+    left, right = state(found), state(expected)
+    assert left["global_step"] == right["global_step"]
+    assert all(torch.equal(left["state_dict"][key], value) for key, value in right["state_dict"].items())
+
+
+# ------------------------------------------------------------------------------------ losses that are lost
+
+
+def test_a_lost_loss_leaves_the_checkpoint_of_before(tmp_path: Path) -> None:
+    """Lost in a step that is not logged, between checkpoints; 8 steps in the epoch."""
+    trainer = {"max_epochs": 1, "log_every_n_steps": 100}
+    settings = recipe(tmp_path, checkpoint_every_n_steps=2, data={"images_per_identity": 2}, trainer=trainer)
+    whole = train({**settings, "name": "whole"})
+    original = ReidModule.training_step
+
+    def lost_in_step_4(self: ReidModule, batch: TrainBatch, batch_idx: int) -> Tensor:
+        if self.global_step == 4:
+            batch = batch._replace(image=batch.image * torch.nan)
+        return original(self, batch, batch_idx)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ReidModule, "training_step", lost_in_step_4)
+        with pytest.raises(
+            RuntimeError, match=r"a weight is no longer finite in epoch 1, at learning rate 0\.001"
+        ):
+            train({**settings, "name": "lost"})
+    lost = tmp_path / "lost"
+    assert state(lost)["global_step"] == 4
+    assert all(value.isfinite().all() for value in state(lost)["state_dict"].values())
+    assert not (lost / BEST).exists() and not list(lost.glob("*.part"))
+    train({**settings, "name": "lost", "resume": True})
+    assert_same_weights(lost, whole)
+
+
+def test_lost_weights_are_neither_saved_nor_validated() -> None:
+    """The loss before a step is finite where only its gradient was not."""
+    module = ReidModule(4, (32, 32), options={"backbone": "resnet10t", "stages": [2]})
+    module.on_save_checkpoint({"state_dict": module.state_dict()})
+    module.on_validation_epoch_start()
+    with torch.no_grad():
+        module.network.classifier.weight[0, 0] = torch.inf
+    with pytest.raises(
+        RuntimeError, match=r"no longer finite.*1 of \d+ tensors, such as network\.classifier\.weight"
+    ):
+        module.on_save_checkpoint({"state_dict": module.state_dict()})
+    with pytest.raises(RuntimeError, match=r"no longer finite.*such as classifier\.weight"):
+        module.on_validation_epoch_start()
+
+
+# -------------------------------------------------------------------------------------- limits of a run
+
+
+def test_max_steps_can_be_raised_at_an_epochs_end_and_in_an_epoch(tmp_path: Path) -> None:
+    """4 steps in each of 3 epochs, whose number limits the run as well; stopped behind 4 and 8, and 6."""
+    settings = recipe(tmp_path, trainer={"max_epochs": 3, "max_steps": 100}, **SMALL)
+    whole = train({**settings, "name": "whole"})
+    assert state(whole)["global_step"] == 12
+    for name, stops in (("ends", (4, 8)), ("middle", (6,))):
+        for number, steps in enumerate((*stops, 100)):
+            trainer = {**settings["trainer"], "max_steps": steps}
+            train({**settings, "name": name, "trainer": trainer, "resume": number > 0})
+            assert state(tmp_path / name)["global_step"] == min(steps, 12)
+        assert_same_weights(tmp_path / name, whole)
+        steps = [row for row in rows(tmp_path / name) if row["step/total"]]
+        assert steps == [row for row in rows(whole) if row["step/total"]]
+    assert rows(tmp_path / "ends") == rows(whole)  # no epoch comes twice
+
+
+@pytest.mark.parametrize(
+    ("limits", "steps"),
+    [
+        ({"max_epochs": 3}, 12),
+        ({"max_epochs": 3, "max_steps": 100}, 12),
+        ({"max_epochs": 3, "max_steps": 5}, 5),
+        ({"max_epochs": 3, "limit_train_batches": 3}, 9),
+        ({"max_epochs": 3, "limit_train_batches": 9}, 12),
+        ({"max_epochs": 3, "limit_train_batches": 0.5, "accumulate_grad_batches": 2}, 3),
+        ({"max_steps": 7}, 7),
+    ],
+)
+def test_steps_are_counted_as_they_are_done(limits: dict[str, Any], steps: int) -> None:
+    options = {"identities": 32, "size": (32, 32)}
+    data = ReidDataModule("synthetic", None, options, (32, 32), identities_per_batch=4)
+    defaults = {"max_steps": -1, "max_epochs": -1, "limit_train_batches": 1.0, "accumulate_grad_batches": 1}
+    data.trainer = SimpleNamespace(**{**defaults, **limits})  # type: ignore[assignment]
+    assert data.count_steps() == steps
+
+
+def test_one_cycle_ends_with_limited_epochs(tmp_path: Path) -> None:
+    trainer = {"max_epochs": 3, "max_steps": 100, "limit_train_batches": 2, "limit_val_batches": 0}
+    settings = recipe(tmp_path, model={"schedule": {"name": "one_cycle"}}, trainer=trainer)
+    folder = train(settings)
+    found = state(folder)
+    assert found["global_step"] == found["lr_schedulers"][0]["total_steps"] == 6
+    assert not (folder / BEST).exists()  # nothing was validated
+    for limit in ("max_epochs", "max_steps"):
+        with pytest.raises(ValueError, match=f"was begun with trainer.{limit}"):
+            train({**settings, "resume": True}, [f"--trainer.{limit}", "4"])
+
+
+def test_features_of_some_test_images_are_refused() -> None:
+    data = ReidDataModule("synthetic", None, {"identities": 8})
+    with pytest.raises(ValueError, match=r"those of all \d+ test images, got 3: is .* limit_val_batches set"):
+        data.evaluate(torch.rand(3, 5))
+
+
+# ------------------------------------------------------------------------------------ precision and devices
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "64-true"])
+def test_networks_of_other_types(precision: str, tmp_path: Path) -> None:
+    trainer = {"max_epochs": 1, "precision": precision}
+    folder = train(recipe(tmp_path, trainer=trainer))
+    expected = torch.bfloat16 if precision == "bf16-true" else torch.float64
+    assert state(folder)["state_dict"]["network.classifier.weight"].dtype == expected
+    means = [float(row["train/total"]) for row in rows(folder) if row["train/total"]]
+    assert len(means) == 1 and 0 < means[0] < 10
+    assert load_model(folder / BEST).num_classes == 16
+
+
+@pytest.fixture
+def process_group() -> Iterator[None]:
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
+def test_joint_batch_norm_of_one_process_is_batch_norm(dtype: torch.dtype, process_group: None) -> None:
+    images = torch.randn(4, 3, 5, 5).to(dtype)
+    norm, joint_norm = nn.BatchNorm2d(3).to(dtype), nn.BatchNorm2d(3).to(dtype)
+    JointBatchNorm().apply(joint_norm)
+    torch.testing.assert_close(joint_norm(images), norm(images))
+    for name, value in norm.state_dict().items():
+        torch.testing.assert_close(joint_norm.state_dict()[name], value)
+
+
+def test_one_device_unless_torchrun_says_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parser, settings = make_parser(), recipe(tmp_path)
+    assert read_configuration(parser, settings).trainer.devices == 1
+    for words in (["--trainer.devices", "4"], ["--trainer.devices", "[0,1]"], ["--trainer.num_nodes", "2"]):
+        read_configuration(parser, settings, words)  # P is 4
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    for devices in ("auto", "-1"):
+        words = ["--trainer.accelerator", "gpu", "--trainer.devices", devices]
+        with pytest.raises(ValueError, match=r"a multiple of the number of processes, .* \(3\), got 4"):
+            read_configuration(parser, settings, words)
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", "test")
+        read_configuration(parser, settings, words)
+        monkeypatch.delenv("TORCHELASTIC_RUN_ID")
+
+
+# --------------------------------------------------------------------------------------- pretrained weights
+
+
+def test_a_run_that_goes_on_needs_no_pretrained_weights(tmp_path: Path) -> None:
+    parser, settings = make_parser(), recipe(tmp_path, name="run")
+    words = ["--model.options.pretrained", "true"]
+    (tmp_path / "run").mkdir()
+
+    def pretrained(*more: str) -> bool:
+        return read_configuration(parser, settings, [*words, *more]).model.options["pretrained"]
+
+    plain = read_configuration(parser, settings).as_dict()
+    asked = read_configuration(parser, settings, words).as_dict()
+    assert pretrained("--resume")  # there is no checkpoint yet
+    with pytest.raises(ValueError, match=r"was begun with model\.options\.pretrained None, got True"):
+        check_same_run(plain, asked, tmp_path / "run")
+    (tmp_path / "run" / LAST).touch()
+    assert pretrained() and not pretrained("--resume")
+    check_same_run(plain, asked, tmp_path / "run")
