@@ -26,7 +26,8 @@ from torch import Tensor
 
 import reid_ops
 from benchmarks.harness.model import Benchmark, Case, Formulation, Inputs, Mode, Work
-from reid_ops import _neighbours, _reciprocal_encoding
+from reid_ops.k_reciprocal import encoding as encodings
+from reid_ops.k_reciprocal import neighbours as searching
 
 K1, K2, LAMBDA = 20, 6, 0.3
 _HALF = round(K1 / 2) + 1
@@ -107,20 +108,20 @@ def ours(
         assert distances is not None
         return distances
     features, queries = torch.cat([query, gallery]), len(query)
-    encoding = _reciprocal_encoding.Encoding(
+    encoding = encodings.Encoding(
         neighbours,
         _HALF,
         K2,
         first_row=queries,
         soft=True,
         scale=1 / largest,
-        distances=_reciprocal_encoding.feature_distances(features, 2),
+        distances=encodings.feature_distances(features, 2),
     )
-    norms = _neighbours.norms_of(features)
+    norms = searching.norms_of(features)
     block = products.clone()
-    measured = _reciprocal_encoding.Measured(
+    measured = encodings.Measured(
         block,
-        _neighbours.EUCLIDEAN,
+        searching.EUCLIDEAN,
         row_terms=norms[:queries],
         column_terms=norms[queries:],
         scale=1 / largest[:queries],

@@ -6,14 +6,15 @@ same name in :mod:`reid_ops.reference`.
 
 from . import metrics, reference
 from ._extension import build_info, is_available
-from ._neighbours import Neighbours, SearchIndex
 from ._version import __version__
 from .augmentation import augment
 from .erasing_transforms import RandomErasing, RandomPolygonErasing
 from .hsgm import HSGM
 from .k_reciprocal import (
     RERANK_PRESETS,
+    Neighbours,
     RerankDefinition,
+    SearchIndex,
     jaccard_distance,
     k_reciprocal_rerank,
     k_reciprocal_rerank_from_distance,

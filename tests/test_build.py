@@ -348,8 +348,8 @@ class TestGpuCheck:
     def test_names_every_file_with_tests_on_cuda(self, files):
         marks = re.compile(r"backend: Backend|pytest\.mark\.cuda")
         with_tests = {
-            f"tests/{path.name}"
-            for path in (ROOT / "tests").glob("test_*.py")
+            str(path.relative_to(ROOT))
+            for path in (ROOT / "tests").rglob("test_*.py")
             if marks.search(path.read_text(encoding="utf-8")) and path.name != "test_build.py"
         }
         assert set(files) == with_tests

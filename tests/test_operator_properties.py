@@ -12,10 +12,10 @@ import reid_ops
 from reid_ops import _erasing_rule, reference
 from reid_ops.reference import polygon_erasing as steps
 from tests import test_augmentation as augmentation
-from tests import test_k_reciprocal as k_reciprocal
 from tests import test_part_correlation as part_correlation
 from tests import test_polygon_erasing as polygon_erasing
 from tests.conftest import Backend
+from tests.k_reciprocal import test_rerank as k_reciprocal
 
 pytest.importorskip("hypothesis")
 

@@ -51,9 +51,9 @@ export TORCH_CUDA_ARCH_LIST REID_OPS_CUDA=1
 
 # Every file with tests on CUDA (tests/test_build.py compares): what else lies in tests/ stands on the extras.
 tests=(tests/test_{augmentation,erasing_in_place,erasing_transforms,hsgm,hsgm_cluster,hsgm_module,hsgm_torch}.py
-  tests/test_{k_reciprocal,k_reciprocal_lists,k_reciprocal_torch,metrics,operator_properties}.py
-  tests/test_{part_correlation,part_correlation_torch,polygon_erasing,polygon_erasing_input}.py
-  tests/test_{polygon_erasing_torch,search_torch,similarity_graph}.py)
+  tests/k_reciprocal/test_{lists,rerank,torch}.py tests/metrics/test_ranking.py tests/search/test_torch.py
+  tests/test_{operator_properties,part_correlation,part_correlation_torch,polygon_erasing}.py
+  tests/test_{polygon_erasing_input,polygon_erasing_torch,similarity_graph}.py)
 
 step build 140 "$python" setup.py --quiet build_ext --inplace
 step tests 100 "$python" -m pytest -q -m cuda -p no:cacheprovider "${tests[@]}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 from typing import Any
 
@@ -11,7 +10,8 @@ import torch
 from torch import Tensor
 
 from reid_ops import _checks
-from reid_ops._rerank_definition import check_numbers
+from reid_ops.k_reciprocal import k_reciprocal_rerank
+from reid_ops.k_reciprocal.definition import check_numbers
 
 from . import exact
 from .approximate import KINDS, Approximate, RecallReport, import_faiss
@@ -171,7 +171,6 @@ class GalleryIndex(Files):
         Raises:
             TypeError, ValueError: as :meth:`search` and ``k_reciprocal_rerank``.
         """
-        k_reciprocal_rerank = importlib.import_module("reid_ops").k_reciprocal_rerank
         _checks.check_integer(k, "k", 1, 1 << 31, _OP)
         check_numbers(k1, k2, lambda_value, "soft", _OP)
         if candidates is None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reid_ops import metrics
-from tests.test_metrics import BACKENDS, assert_report, expected_of, problem
+from tests.metrics.test_ranking import BACKENDS, assert_report, expected_of, problem
 
 
 @settings(max_examples=60, deadline=None)

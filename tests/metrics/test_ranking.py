@@ -139,7 +139,7 @@ def test_rows_longer_than_a_tile(backend: str, items: int) -> None:
 def test_instruction_sets_agree(instruction_set: str) -> None:
     run_with(
         instruction_set,
-        "import numpy as np; from tests.test_metrics import *\n"
+        "import numpy as np; from tests.metrics.test_ranking import *\n"
         "given = problem(3, queries=6, items=5000, identities=40, levels=50)\n"
         "for kind in (np.float32, np.float64):\n"
         "    given['distance'] = given['distance'].astype(kind)\n"

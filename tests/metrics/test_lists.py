@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from reid_ops import metrics
 from reid_ops.metrics import ranking
-from tests.test_metrics import RULES, assert_report, expected_of, oracle, problem
+from tests.metrics.test_ranking import RULES, assert_report, expected_of, oracle, problem
 
 # ---------------------------------------------------------------------------------------- top-K lists
 

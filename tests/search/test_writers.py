@@ -18,7 +18,7 @@ import pytest
 
 from reid_ops import GalleryIndex
 from reid_ops.search import IndexConflictError
-from tests.test_search_torch import features
+from tests.search.test_torch import features
 
 # Every version g of the file holds 50 g items; item i is features(...)[i % 50] scaled by 1 + i // 50.
 BATCH = 50
@@ -87,7 +87,7 @@ def test_killed_while_saving(tmp_path: Path) -> None:
 def reader_and_writer_processes(path: Path, seconds: float) -> Iterator[subprocess.Popen[str]]:
     code = (
         "import sys, time; from pathlib import Path\n"
-        "from tests.test_search_writers import *\n"
+        "from tests.search.test_writers import *\n"
         "path, role, seconds = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])\n"
         "print('ready', flush=True); sys.stdin.readline()\n"
         "if role == 'writer': save_for_ever(path)\n"
@@ -164,7 +164,7 @@ def test_saving_within_an_edit_is_refused(tmp_path: Path) -> None:
     first_version(tmp_path / "gallery")
     (tmp_path / "link").symlink_to("gallery")
     code = (
-        "import sys; from tests.test_search_writers import *\n"
+        "import sys; from tests.search.test_writers import *\n"
         "path = Path(sys.argv[1])\n"
         "with GalleryIndex.edit(path) as index:\n"
         "    index.add(features(1), ids=[100])\n"
@@ -211,7 +211,7 @@ def test_two_writers_at_once(tmp_path: Path) -> None:
     path = tmp_path / "gallery"
     first_version(path)
     code = (
-        "import sys; from tests.test_search_writers import *\n"
+        "import sys; from tests.search.test_writers import *\n"
         "path, first = Path(sys.argv[1]), int(sys.argv[2])\n"
         "print('ready', flush=True); sys.stdin.readline()\n"
         "for turn in range(25):\n"

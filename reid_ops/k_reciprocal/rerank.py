@@ -5,9 +5,21 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from . import _checks
-from ._jaccard import jaccard_distance
-from ._neighbours import (
+from .. import _checks
+from .definition import (
+    MAX_K1,
+    check_features,
+    check_finite,
+    check_numbers,
+    choose_definition,
+    given_neighbours,
+    half_list,
+    joined,
+    scale_of,
+    widened,
+)
+from .encoding import Encoding, Measured, feature_distances, nearest_of_blocks, row_blocks
+from .neighbours import (
     COSINE,
     EUCLIDEAN,
     GIVEN,
@@ -21,30 +33,6 @@ from ._neighbours import (
     search_given,
     search_index,
 )
-from ._reciprocal_encoding import Encoding, Measured, feature_distances, nearest_of_blocks, row_blocks
-from ._rerank_definition import (
-    MAX_K1,
-    RERANK_PRESETS,
-    RerankDefinition,
-    check_features,
-    check_finite,
-    check_numbers,
-    choose_definition,
-    given_neighbours,
-    half_list,
-    joined,
-    scale_of,
-    widened,
-)
-
-__all__ = [
-    "RERANK_PRESETS",
-    "RerankDefinition",
-    "jaccard_distance",
-    "k_reciprocal_rerank",
-    "k_reciprocal_rerank_from_distance",
-    "rerank_neighbours",
-]
 
 _RERANK, _FROM_DISTANCE = "k_reciprocal_rerank", "k_reciprocal_rerank_from_distance"
 _SQUARINGS = {1: 0, 2: 1, 4: 2}

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import _dispatch
-from ._neighbours import NO_MEASURE, State
+from .. import _dispatch
+from .neighbours import NO_MEASURE, State
 
 # Rows of Q x G worked on at a time where the whole is not asked for.
 _BLOCK_BYTES = 128 << 20

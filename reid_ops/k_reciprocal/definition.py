@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import _checks
-from ._neighbours import Neighbours, norms_of
+from .. import _checks
+from .neighbours import Neighbours, norms_of
 
 MAX_K1 = 2**20
 

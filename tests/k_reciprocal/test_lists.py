@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 import reid_ops
-from reid_ops import _neighbours, reference
+from reid_ops import reference
+from reid_ops.k_reciprocal import neighbours as searching
 from tests.conftest import Backend
 
 
@@ -58,24 +59,24 @@ def test_near_copies_are_told_apart(backend: Backend, spread: float) -> None:
 def test_more_near_copies_than_the_second_search_keeps(
     backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_neighbours, "_MORE_SLACK", 2)
-    monkeypatch.setattr(_neighbours, "_WITHIN_ELEMENTS", 1000)
+    monkeypatch.setattr(searching, "_MORE_SLACK", 2)
+    monkeypatch.setattr(searching, "_WITHIN_ELEMENTS", 1000)
     features = (1 + 1e-6 * torch.randn(140, 33)).to(backend.device)
     assert_nearest(features, reid_ops.rerank_neighbours(features[:9], features[9:], k1=5).indices)
 
 
 def test_differences_are_taken_of_near_copies_only(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of those that rounding leaves in question, not of the whole gallery."""
-    monkeypatch.setattr(_neighbours, "_MORE_SLACK", 2)
+    monkeypatch.setattr(searching, "_MORE_SLACK", 2)
     items, computed = sized(backend, 600), 0
-    differences = _neighbours._differences
+    differences = searching._differences
 
     def counted(features: Tensor, rows: Tensor | None, columns: Tensor) -> Tensor:
         nonlocal computed
         computed += columns.numel()
         return differences(features, rows, columns)
 
-    monkeypatch.setattr(_neighbours, "_differences", counted)
+    monkeypatch.setattr(searching, "_differences", counted)
     centres = torch.nn.functional.normalize(torch.randn(items // 30, 33))
     features = (copies_of(centres, items) + 1e-5 * torch.randn(items, 33)).to(backend.device)
     found = reid_ops.rerank_neighbours(features[:20], features[20:], k1=5).indices
@@ -86,14 +87,14 @@ def test_differences_are_taken_of_near_copies_only(backend: Backend, monkeypatch
 def test_only_doubtful_items_are_searched_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Features as they are: next to nothing is done twice."""
     rows = 0
-    again = _neighbours._search_again
+    again = searching._search_again
 
     def counted(features: Tensor, norms: Tensor, chosen: Tensor, neighbours: int) -> object:
         nonlocal rows
         rows += len(chosen)
         return again(features, norms, chosen, neighbours)
 
-    monkeypatch.setattr(_neighbours, "_search_again", counted)
+    monkeypatch.setattr(searching, "_search_again", counted)
     centres = torch.randn(300, 128)
     features = torch.nn.functional.normalize(centres[torch.arange(3000) % 300] + torch.randn(3000, 128))
     reid_ops.rerank_neighbours(features[:100], features[100:])

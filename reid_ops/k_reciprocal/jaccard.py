@@ -5,9 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ._neighbours import offset_of, search
-from ._reciprocal_encoding import Encoding, Measured, feature_distances, row_blocks
-from ._rerank_definition import (
+from .definition import (
     check_features,
     check_finite,
     check_numbers,
@@ -16,6 +14,8 @@ from ._rerank_definition import (
     prepare,
     scale_of,
 )
+from .encoding import Encoding, Measured, feature_distances, row_blocks
+from .neighbours import offset_of, search
 
 _OP = "jaccard_distance"
 

@@ -12,11 +12,12 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import reid_ops
-from reid_ops import _neighbours, _reciprocal_encoding
+from reid_ops.k_reciprocal import encoding as encodings
+from reid_ops.k_reciprocal import neighbours as searching
 from tests.conftest import Backend
 from tests.cuda_support import on_another_stream
 from tests.instruction_set_support import INSTRUCTION_SETS, run_with
-from tests.test_k_reciprocal import clustered, result
+from tests.k_reciprocal.test_rerank import clustered, result
 
 
 def test_opcheck(backend: Backend) -> None:
@@ -24,9 +25,9 @@ def test_opcheck(backend: Backend) -> None:
     check = torch.library.opcheck
     q, g = clustered(5, 20, 6, backend.device)
     features = torch.cat([q, g]).float()
-    norms = _neighbours.norms_of(features)
+    norms = searching.norms_of(features)
     products = features @ features.t()
-    state = _neighbours.State(25, 7, features)
+    state = searching.State(25, 7, features)
     arguments = (products, norms, norms, 2, 0, False, 0, 0, state.distances, state.indices, state.largest)
     check(ops.k_reciprocal_nearest.default, arguments)
     ops.k_reciprocal_nearest(*arguments)
@@ -35,7 +36,7 @@ def test_opcheck(backend: Backend) -> None:
     reverse = ops.k_reciprocal_reverse_ranks(neighbours)
     check(ops.k_reciprocal_set_sizes.default, (neighbours, reverse, 7, 4))
     sizes = ops.k_reciprocal_set_sizes(neighbours, reverse, 7, 4)
-    offsets, entries = _reciprocal_encoding.offsets_of(sizes)
+    offsets, entries = encodings.offsets_of(sizes)
     check(ops.k_reciprocal_sets.default, (neighbours, reverse, offsets, entries, 7, 4))
     columns = ops.k_reciprocal_sets(neighbours, reverse, offsets, entries, 7, 4)
     check(ops.k_reciprocal_pair_distances.default, (features, offsets, columns))
@@ -44,11 +45,11 @@ def test_opcheck(backend: Backend) -> None:
     weights = ops.k_reciprocal_encode(distances, 1 / state.largest, offsets)
     check(ops.k_reciprocal_expand_sizes.default, (neighbours, offsets, columns, 3))
     sizes = ops.k_reciprocal_expand_sizes(neighbours, offsets, columns, 3)
-    wide, entries = _reciprocal_encoding.offsets_of(sizes)
+    wide, entries = encodings.offsets_of(sizes)
     check(ops.k_reciprocal_expand.default, (neighbours, offsets, columns, weights, 3, wide, entries))
     columns, weights = ops.k_reciprocal_expand(neighbours, offsets, columns, weights, 3, wide, entries)
     check(ops.k_reciprocal_invert_sizes.default, (wide, columns, 5))
-    lists, entries = _reciprocal_encoding.offsets_of(ops.k_reciprocal_invert_sizes(wide, columns, 5))
+    lists, entries = encodings.offsets_of(ops.k_reciprocal_invert_sizes(wide, columns, 5))
     if backend.name == "cpu":  # elsewhere the order within a list is open
         check(ops.k_reciprocal_invert.default, (wide, columns, weights, 5, lists, entries))
     inverse = ops.k_reciprocal_invert(wide, columns, weights, 5, lists, entries)
@@ -107,9 +108,9 @@ class LargestTensor(TorchDispatchMode):
 
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(_neighbours, "_CPU_BLOCK", (16, 40))
-    monkeypatch.setattr(_neighbours, "_CUDA_BLOCK", (16, 40))
-    monkeypatch.setattr(_reciprocal_encoding, "_BLOCK_BYTES", 4 * 600)
+    monkeypatch.setattr(searching, "_CPU_BLOCK", (16, 40))
+    monkeypatch.setattr(searching, "_CUDA_BLOCK", (16, 40))
+    monkeypatch.setattr(encodings, "_BLOCK_BYTES", 4 * 600)
     yield
 
 
@@ -141,14 +142,14 @@ def test_nothing_is_quadratic(backend: Backend, small_blocks: None) -> None:
 def test_the_search_does_half_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
     """On the CPU every pair of items is multiplied once, but for blocks at the diagonal."""
     pairs = 0
-    multiply = _neighbours.inner_products
+    multiply = searching.inner_products
 
     def counted(rows: Tensor, columns: Tensor, out: Tensor | None = None) -> Tensor:
         nonlocal pairs
         pairs += len(rows) * len(columns)
         return multiply(rows, columns, out)
 
-    monkeypatch.setattr(_neighbours, "inner_products", counted)
+    monkeypatch.setattr(searching, "inner_products", counted)
     q, g = (x.float() for x in clustered(500, 6000, 16))
     reid_ops.rerank_neighbours(q, g)
     assert 6500 * 6501 / 2 <= pairs <= 0.55 * 6500**2
@@ -222,11 +223,11 @@ def test_offsets_beyond_32_bits(backend: Backend, tmp_path: Path) -> None:
     block = storage.as_strided((2, 40), (stride, 1))
     features = torch.cat([q, g])
     found = reid_ops.rerank_neighbours(q, g, k1=5)
-    encoding = _reciprocal_encoding.Encoding(
+    encoding = encodings.Encoding(
         found.indices, 3, 2, first_row=2, soft=False, scale=torch.ones_like(features[:, 0]),
         distances=lambda offsets, columns: columns,
     )  # fmt: skip
-    encoding.blend(_reciprocal_encoding.Measured(block), 0, 0.0)
+    encoding.blend(encodings.Measured(block), 0, 0.0)
     assert torch.equal(block, result(q, g, k1=5, k2=2, jaccard="set", lambda_value=0.0))
 
 
@@ -342,7 +343,7 @@ def test_every_instruction_set(instruction_set: str) -> None:
     """The wheel's older code paths, in a process of their own: the choice is made once."""
     code = (
         "import reid_ops, torch\n"
-        "from tests import test_k_reciprocal as t\n"
+        "from tests.k_reciprocal import test_rerank as t\n"
         "from tests.conftest import Backend\n"
         "backend = Backend('cpu', 'cpu', 'reid_ops')\n"
         "for name in t.SIZES:\n"

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 import reid_ops
 from reid_ops import GalleryIndex
 from reid_ops.search import exact
-from tests.test_search_torch import METRICS, features
+from reid_ops.search import index as index_module
+from tests.search.test_torch import METRICS, features
 
 faiss = pytest.importorskip("faiss")
 
@@ -262,7 +263,6 @@ def test_scores_of_approximate_kinds_are_exact() -> None:
 # ------------------------------------------------------------------------------------------------- rerank
 
 
-@pytest.mark.skipif(not hasattr(reid_ops, "k_reciprocal_rerank"), reason="the operator is not there")
 def test_rerank_with_all_candidates_is_the_operator() -> None:
     gallery, query = features(120, 16, identities=12), features(6, 16, 1, identities=12)
     index = GalleryIndex(16)
@@ -287,7 +287,7 @@ def test_rerank_hands_over_the_candidates(monkeypatch: pytest.MonkeyPatch) -> No
         values, order = (1 - query @ gallery.T).sort(dim=1, stable=True)
         return values[:, :topk], order[:, :topk]
 
-    monkeypatch.setattr(reid_ops, "k_reciprocal_rerank", rerank, raising=False)
+    monkeypatch.setattr(index_module, "k_reciprocal_rerank", rerank)
     gallery, query = features(300, 4), features(5, 4, 1)
     index = GalleryIndex(4)
     index.add(gallery, cameras=np.arange(300) % 2)
@@ -369,8 +369,6 @@ NAN = np.array([[1, 1, 1, 1], [1, np.nan, 1, 1]], np.float32)
 def test_bad_arguments_change_nothing(call: Any, error: type[Exception], message: str) -> None:
     index = small()
     before = index.features([5, 6, 7])
-    if "candidates" in message and not hasattr(reid_ops, "k_reciprocal_rerank"):
-        pytest.skip("the operator is not there")
     with pytest.raises(error, match=message):
         call(index)
     assert index.ids.tolist() == [5, 6, 7]

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from . import _dispatch
+from .. import _dispatch
 
 # How an element of a block becomes a distance: Measure of csrc/k_reciprocal/kernels.h.
 NO_MEASURE, GIVEN, EUCLIDEAN, COSINE = 0, 1, 2, 3

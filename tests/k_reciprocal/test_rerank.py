@@ -16,8 +16,8 @@ from torch import Tensor
 
 import reid_ops
 from reid_ops import reference
-from tests import k_reciprocal_oracles as oracles
 from tests.conftest import Backend
+from tests.k_reciprocal import oracles
 
 # queries, gallery items, dimension, k1, k2, lambda
 SIZES = {

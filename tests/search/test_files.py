@@ -14,8 +14,8 @@ import pytest
 
 from reid_ops import GalleryIndex
 from reid_ops.search import IndexFileError, storage
-from tests.test_search import APPROXIMATE
-from tests.test_search_torch import features
+from tests.search.test_index import APPROXIMATE
+from tests.search.test_torch import features
 
 
 @pytest.mark.parametrize("kind", ["flat", *APPROXIMATE])
@@ -107,7 +107,7 @@ def test_a_mapped_gallery_may_be_larger_than_memory(backend: str, large_file: Pa
     """Searches them in a process that may not allocate 40 MB more than it has, a quarter of the file."""
     code = (
         "import gc, resource, sys, faiss\n"
-        "from tests.test_search_files import *\n"
+        "from tests.search.test_files import *\n"
         "def leave_room(amount=40 << 20):\n"
         "    gc.collect()\n"
         "    data = int(Path('/proc/self/status').read_text().split('VmData:')[1].split()[0]) * 1024\n"

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from reid_ops import metrics
-from tests.test_metrics import problem
+from tests.metrics.test_ranking import problem
 
 # ----------------------------------------------------------------------------------------- single shot
 
