@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit status: 0, 2 on bad input (one line on stderr says what is wrong; with ``REID_TRACEBACK=1``
-        the error is raised instead), 130 on Ctrl-C.
+        the error is raised instead), 130 on Ctrl-C, 143 on SIGTERM in training.
 
     Example:
         >>> main(["datasets"])
@@ -65,8 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except SystemExit as stop:  # of --help
         return stop.code if isinstance(stop.code, int) else 0
-    except KeyboardInterrupt:
-        return INTERRUPTED
+    except KeyboardInterrupt as stop:
+        return getattr(stop, "exit_status", INTERRUPTED)
     except BrokenPipeError:
         # As Python's documentation has it: the interpreter's own flush at its end must not fail as well.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -22,6 +22,8 @@ from .images import ImageDataset, Sample, stack_samples
 from .records import ImageRecord
 from .samplers.identity import IdentitySampler
 
+GRACE = 60  # seconds that a worker goes on after SIGTERM; SIGALRM ends it then
+
 
 class TrainBatch(NamedTuple):
     """A training batch: the fields of :class:`Sample` stacked, and where its random numbers come from.
@@ -81,7 +83,7 @@ def make_train_loader(
         batch_sampler=_NumberedBatches(sampler),
         collate_fn=_as_it_is,
         num_workers=workers,
-        worker_init_fn=_ignore_interrupts,
+        worker_init_fn=_outlive_signals,
         persistent_workers=workers > 0,
         pin_memory=pin_memory,
     )
@@ -121,7 +123,7 @@ def make_evaluation_loader(
         batch_size=batch_size,
         collate_fn=stack_samples,
         num_workers=workers,
-        worker_init_fn=_ignore_interrupts,
+        worker_init_fn=_outlive_signals,
         persistent_workers=workers > 0,
         pin_memory=pin_memory,
     )
@@ -181,9 +183,13 @@ class _TrainBatches(Dataset[TrainBatch]):
             return sample._replace(image=self.affine(sample.image))
 
 
-def _ignore_interrupts(worker: int) -> None:
-    """Ctrl-C reaches every process; the one that has the workers decides, and may need one more batch."""
+def _outlive_signals(worker: int) -> None:
+    """Signals reach the whole group; the process that has the workers decides, and may need one more batch.
+
+    Ctrl-C is left to it alone. SIGTERM waits for the time of a step, since that process may mean this one.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(GRACE))
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -93,7 +93,7 @@ class LastCheckpoint(Checkpoint):
         self._random_states: list[dict[str, Any]] | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.interruption.waits = True
+        self.interruption.start()
         if self._random_states is None and trainer.global_rank > 0:
             # Seeded like process 0 until here, so that all make the same network; from here on each its own.
             _seed(torch.initial_seed() + trainer.global_rank)

@@ -6,7 +6,7 @@ import csv
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +38,9 @@ def train(recipe: Mapping[str, Any], overrides: Sequence[str] = ()) -> Path:
     :func:`reid_models.load_model`).
 
     A run that was interrupted at any moment goes on with ``resume``, and on the CPU ends with the weights it
-    would have had, bit for bit. Ctrl-C saves at the end of the step, a second one stops at once. On several
-    GPUs or machines start it by torchrun; the processes share every batch, and compute what one would.
+    would have had, bit for bit. Ctrl-C and SIGTERM save at the end of the step, a second one stops
+    at once. On several GPUs or machines start it by torchrun; the processes share every batch, and compute
+    what one would.
 
     Args:
         recipe: settings by name: ``name``, ``runs``, ``resume``, ``checkpoint_every_n_steps``,
@@ -53,9 +54,9 @@ def train(recipe: Mapping[str, Any], overrides: Sequence[str] = ()) -> Path:
     Raises:
         ValueError, TypeError, FileNotFoundError: a setting is unknown or out of range; the data, or the
             checkpoint to go on from, are missing or damaged. Nothing has been written then.
-        FileExistsError: the folder has a run and ``resume`` is not set.
+        FileExistsError: the folder has a run and ``resume`` is not set, or another process trains it.
         RuntimeError: the loss is no longer finite.
-        KeyboardInterrupt: by Ctrl-C, once the run is saved.
+        KeyboardInterrupt: by Ctrl-C or, as ``Terminated``, by SIGTERM, once the run is saved.
 
     Example:
         >>> data = {"dataset": "synthetic", "image_size": [64, 64], "identities_per_batch": 8}
@@ -67,30 +68,61 @@ def train(recipe: Mapping[str, Any], overrides: Sequence[str] = ()) -> Path:
     folder = Path(configuration.runs) / (configuration.name or "run")
     settings = yaml.safe_load(parser.dump(configuration, skip_unset=False))
     first_process = _is_first_process()
-    if first_process:
-        _check_folder(folder, settings)
+    with ExitStack() as lock:
+        if first_process:
+            if folder.is_dir():
+                lock.enter_context(alone(folder))
+            _check_folder(folder, settings)
+        _run(parser, configuration, settings, folder, lock if first_process else None)
+    return folder
+
+
+def _run(parser: Any, configuration: Any, settings: Any, folder: Path, lock: ExitStack | None) -> None:
+    """The run itself; the first process comes with the lock of its folder, which may not be there yet."""
     # The same in every process: the first checkpoint is written after all have come here.
     resumed = configuration.resume and (folder / LAST).exists()
-
     seed_everything(configuration.seed_everything, workers=True, verbose=False)
     made = parser.instantiate(configuration)
     made.data.make_sampler(world_size=int(os.environ.get("WORLD_SIZE", "1")))  # refuses a P that doesn't fit
     checkpoint = folder / LAST if resumed else None
     wait = f"saving {folder / LAST} at the end of this step or validation; Ctrl-C again stops at once"
-    interruption = Interruption(wait if first_process else "")
+    interruption = Interruption(wait if lock else "")
     last = LastCheckpoint(folder, configuration.checkpoint_every_n_steps, interruption)
     with _quiet():
         trainer = _make_trainer(made.trainer, folder, last, checkpoint)
-    if first_process:
+    if lock:
         made.data.prepare_data()
-        folder.mkdir(parents=True, exist_ok=True)
+        if not folder.is_dir():
+            folder.mkdir(parents=True, exist_ok=True)
+            lock.enter_context(alone(folder))
         if not (folder / RECIPE).exists():
             with replacing(folder / RECIPE) as unfinished:
                 unfinished.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
-
     with _quiet(), interruption.handled():
         trainer.fit(made.model, made.data, ckpt_path=checkpoint, weights_only=True)
-    return folder
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """The right to write to a run's folder. It ends with the process, and its workers do not inherit it.
+
+    Raises:
+        FileExistsError: another process has it.
+    """
+    try:
+        import fcntl  # here, so that training works where there is none (not POSIX)
+    except ImportError:
+        yield
+        return
+    descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    try:
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            raise FileExistsError(f"{folder} is being trained by another process") from None
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _is_first_process() -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 import torch.distributed
 from lightning.pytorch import LightningModule
@@ -59,7 +60,7 @@ class NoisyModule:
             if module.training and module.global_step == self.signal_in_step:
                 if self.together is not None:
                     self.together.wait(300)
-                children = multiprocessing.active_children() if self.number == signal.SIGINT else []
+                children = multiprocessing.active_children() if self.number != signal.SIGKILL else []
                 for process in (*children, multiprocessing.current_process()):  # a terminal's goes to all
                     assert process.pid is not None
                     os.kill(process.pid, self.number)
@@ -150,12 +151,19 @@ def run_noisy(
         train(settings)
 
 
-def run_interrupted(recipe_file: str, step: int) -> None:
+def run_interrupted(recipe_file: str, step: int, number: int) -> None:
     torch.set_num_threads(1)
     multiprocessing.set_start_method("fork", force=True)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # as a terminal's processes have it
-    with NoisyModule(step, signal.SIGINT):
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    with NoisyModule(step, number):
         sys.exit(main(["train", recipe_file]))
+
+
+def run_refused(settings: Mapping[str, Any]) -> None:
+    torch.set_num_threads(1)
+    with pytest.raises(FileExistsError, match="is being trained by another process"):
+        train(settings)
 
 
 def run_shared(settings: Mapping[str, Any], path: str, environment: Mapping[str, str]) -> None:

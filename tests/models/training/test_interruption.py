@@ -1,4 +1,4 @@
-"""What Ctrl-C does to a run; with a run itself in test_processes."""
+"""What Ctrl-C and SIGTERM do to a run; with a run itself in test_processes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from reid_models.training import interruption
-from reid_models.training.interruption import Interruption
+from reid_models.training.interruption import Interruption, Terminated
 
 
 @pytest.fixture(autouse=True)
@@ -22,6 +22,17 @@ def test_it_waits_only_while_training() -> None:
     with pytest.raises(KeyboardInterrupt), Interruption().handled():
         signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_sigterm_ends_with_its_own_status() -> None:
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        with pytest.raises(Terminated), Interruption().handled():
+            signal.raise_signal(signal.SIGTERM)
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert Terminated.exit_status == 143
 
 
 def test_the_second_stops_at_once(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import multiprocessing
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 import torch.distributed
 
 from reid_models import load_model
-from reid_models.training.train import train
+from reid_models.training.train import alone, train
 
 from .process_support import (
     NoisyModule,
@@ -24,6 +25,7 @@ from .process_support import (
     run_interrupted,
     run_killed,
     run_noisy,
+    run_refused,
     run_shared,
 )
 
@@ -100,21 +102,46 @@ def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
     assert_same_run(killed, whole)
 
 
-@pytest.mark.parametrize(("step", "saved"), [(2, 3), (1, 2)], ids=["in an epoch", "in its last step"])
-def test_ctrl_c_saves_and_the_run_goes_on_bit_for_bit(tmp_path: Path, step: int, saved: int) -> None:
-    """Pressed in the first of a step's two batches, for which the workers must go on."""
+@pytest.mark.parametrize(
+    ("number", "status", "step", "saved"),
+    [(signal.SIGINT, 130, 2, 3), (signal.SIGINT, 130, 1, 2), (signal.SIGTERM, 143, 2, 3)],
+    ids=["Ctrl-C in an epoch", "Ctrl-C in its last step", "SIGTERM in an epoch"],
+)
+def test_a_signal_saves_and_the_run_goes_on_bit_for_bit(
+    tmp_path: Path, number: int, status: int, step: int, saved: int
+) -> None:
+    """It comes to the process and its workers in the first of a step's two batches: they must go on."""
     trainer = {"accumulate_grad_batches": 2}
     settings = recipe(tmp_path, trainer=trainer, data={"workers": 1})
     with NoisyModule():
         whole = train({**settings, "name": "whole"})
     file = tmp_path / "stopped.yaml"
     file.write_text(json.dumps({**settings, "name": "stopped"}))
-    assert wait(start(run_interrupted, str(file), step)) == 130
+    assert wait(start(run_interrupted, str(file), step, number)) == status
     stopped = tmp_path / "stopped"
     assert weights(stopped)["global_step"] == saved
     with NoisyModule():
         train({**settings, "name": "stopped", "resume": True})
     assert_same_run(stopped, whole)
+
+
+def test_a_run_is_trained_by_one_process_at_a_time(tmp_path: Path) -> None:
+    settings = recipe(tmp_path, name="shared")
+    folder = train(settings)
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    with alone(folder):
+        assert wait(start(run_refused, {**settings, "resume": True})) == 0
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
+    train({**settings, "resume": True, "trainer": {**settings["trainer"], "max_epochs": 3}})
+
+
+def test_the_lock_follows_no_link(tmp_path: Path) -> None:
+    target = tmp_path / "precious"
+    target.write_text("kept")
+    (tmp_path / ".lock").symlink_to(target)
+    with pytest.raises(OSError), alone(tmp_path):
+        pytest.fail("it went on")
+    assert target.read_text() == "kept"
 
 
 def assert_same_run(found: Path, expected: Path) -> None:
