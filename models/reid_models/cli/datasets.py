@@ -9,7 +9,7 @@ from . import arguments
 from .command import Command
 
 if TYPE_CHECKING:
-    from ..data import ReidDataset, SplitCounts
+    from ..data import ReidDataset
     from .parsing import ArgumentParser, Namespace
 
 
@@ -21,7 +21,9 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> None:
     if options.name is not None:
-        _check(arguments.dataset(options.name, options), options)
+        from ..data.datasets.registry import read_any
+
+        _check(read_any(options.name, options.root, **options.options), options)
     elif options.root or options.options or options.decode:
         raise ValueError("NAME must be given with --root, --options and --decode")
     else:
@@ -43,29 +45,22 @@ def _check(dataset: ReidDataset, options: Namespace) -> None:
     """Prints the sizes; ValueError if they are not those published, or images can't be decoded."""
     from ..data import check_images, count_split, verify_split
 
-    expected = _published(dataset, options)
+    expected = dataset.published
     counts = count_split(dataset)
     print(f"{dataset.name} in {dataset.root}; retrieval splits: {len(dataset.draws)}")
     print(f"{'':<17}{'here':>8}{'published':>11}")
     for field, count in vars(counts).items():
         wanted = None if expected is None else getattr(expected, field)
-        print(f"{field:<17}{count:>8}{'-' if wanted is None else wanted:>11}")
+        here = "-" if count is None else count
+        print(f"{field:<17}{here:>8}{'-' if wanted is None else wanted:>11}")
     if options.decode:
-        draw = dataset.draws[0]
-        check_images(dict.fromkeys((*dataset.train, *draw.query, *draw.gallery)))
+        tests = (record for draw in dataset.draws for record in (*draw.query, *draw.gallery))
+        check_images(dict.fromkeys((*dataset.train, *tests)))
         print("every image can be decoded")
     differences = [] if expected is None else verify_split(dataset, expected)
     if differences:
         more = f" (and {len(differences) - 1} more)" if len(differences) > 1 else ""
         raise ValueError(f"the copy is not whole: {differences[0]}{more}")
-
-
-def _published(dataset: ReidDataset, options: Namespace) -> SplitCounts | None:
-    """The published sizes; VehicleID's are those of one gallery image an identity."""
-    from ..data import SPLIT_TABLE
-
-    other_convention = options.options.get("convention", "gallery_one") != "gallery_one"
-    return None if other_convention else SPLIT_TABLE.get(dataset.name)
 
 
 COMMAND = Command(
@@ -75,6 +70,7 @@ COMMAND = Command(
 reid datasets
 reid datasets market1501 --root /data/Market-1501-v15.09.15
 reid datasets vehicleid --root /data/VehicleID_V1.0 --options.test_size 1600 --decode
+reid datasets cuhk03 --root /data/cuhk03_release --options.boxes detected
 """,
     configure=configure,
     run=run,

@@ -4,22 +4,26 @@ A reader gives a :class:`ReidDataset`: records of images, not the images. :class
 """
 
 from .augmentation import Augmentation
+from .datasets.combined import read_combined
+from .datasets.counts import count_split, verify_split
+from .datasets.cuhk01 import read_cuhk01
+from .datasets.cuhk03 import read_cuhk03
+from .datasets.cuhk03_old import read_cuhk03_old
 from .datasets.folder import read_csv, read_folder
 from .datasets.listing import read_images
 from .datasets.market1501 import read_market1501
 from .datasets.omniglot import read_omniglot
 from .datasets.registry import list_datasets, read_dataset
-from .datasets.splits import SPLIT_TABLE, SplitCounts, count_split, verify_split
 from .datasets.synthetic import make_synthetic
 from .datasets.vehicleid import read_vehicleid
 from .datasets.veri776 import read_veri776
+from .datasets.viper import read_viper
 from .images import ImageDataset, Sample, check_images, decode_image
 from .loaders import TrainBatch, make_evaluation_loader, make_train_loader
-from .records import ImageRecord, ReidDataset, RetrievalSplit
+from .records import ImageRecord, ReidDataset, RetrievalSplit, SplitCounts
 from .samplers.identity import IdentitySampler
 
 __all__ = [
-    "SPLIT_TABLE",
     "Augmentation",
     "IdentitySampler",
     "ImageDataset",
@@ -36,7 +40,11 @@ __all__ = [
     "make_evaluation_loader",
     "make_synthetic",
     "make_train_loader",
+    "read_combined",
     "read_csv",
+    "read_cuhk01",
+    "read_cuhk03",
+    "read_cuhk03_old",
     "read_dataset",
     "read_folder",
     "read_images",
@@ -44,5 +52,6 @@ __all__ = [
     "read_omniglot",
     "read_vehicleid",
     "read_veri776",
+    "read_viper",
     "verify_split",
 ]

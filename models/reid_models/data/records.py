@@ -35,6 +35,17 @@ class RetrievalSplit:
 
 
 @dataclass(frozen=True)
+class SplitCounts:
+    """Sizes of splits; None where nothing is stated. Test identities are those that queries ask for."""
+
+    train_identities: int | None = None
+    train_images: int | None = None
+    test_identities: int | None = None
+    query_images: int | None = None
+    gallery_images: int | None = None
+
+
+@dataclass(frozen=True)
 class ReidDataset:
     """A dataset with its protocol.
 
@@ -42,8 +53,10 @@ class ReidDataset:
         name: the reader's name.
         root: where it was read from, to show.
         train: images for training.
-        draws: the retrieval splits; results are means over them. Most protocols have one.
+        draws: the retrieval splits; results are means over them. Most protocols have one; a dataset that only
+            adds training images to others has none.
         same_camera_is_junk: whether gallery images of a query's identity from its own camera are left out.
+        published: the sizes that a whole copy has, as far as they are known for the options it was read with.
 
     Raises:
         ValueError: a split is empty, or an identity is in both training and test.
@@ -54,11 +67,12 @@ class ReidDataset:
     train: tuple[ImageRecord, ...]
     draws: tuple[RetrievalSplit, ...]
     same_camera_is_junk: bool = True
+    published: SplitCounts | None = None
 
     def __post_init__(self) -> None:
-        if not self.draws:
-            raise ValueError(f"{self.name}: draws must hold at least one retrieval split ({self.root})")
         splits = {"train": self.train}
+        if not self.train:
+            raise ValueError(f"{self.name}: the train split is empty ({self.root})")
         for draw in self.draws:
             splits |= {"query": draw.query, "gallery": draw.gallery}
             for split, records in splits.items():

@@ -13,7 +13,6 @@ import torch
 from PIL import Image
 
 from reid_models.data import (
-    SPLIT_TABLE,
     ImageDataset,
     ImageRecord,
     ReidDataset,
@@ -33,6 +32,7 @@ from reid_models.data import (
     read_veri776,
     verify_split,
 )
+from reid_models.data.datasets import cuhk03, market1501, veri776
 
 
 def write_image(
@@ -326,11 +326,15 @@ def test_synthetic_errors(options: dict[str, Any], message: str) -> None:
         make_synthetic(**options)
 
 
-def test_split_table_is_the_papers() -> None:
-    """Market-1501 has 32,668 images; VeRi-776 776 vehicles."""
-    market, veri = SPLIT_TABLE["market1501"], SPLIT_TABLE["veri776"]
+def test_published_sizes_are_the_papers() -> None:
+    """Market-1501 has 32,668 images; VeRi-776 776 vehicles; CUHK03 14,096 and 14,097."""
+    market, veri = market1501.COUNTS, veri776.COUNTS
     assert (market.train_images or 0) + (market.gallery_images or 0) == 32668
     assert (veri.train_identities or 0) + (veri.test_identities or 0) == 776
+    for boxes, images in {"labelled": 14096, "detected": 14097}.items():
+        published = cuhk03.COUNTS[boxes]
+        numbers = published.train_images, published.query_images, published.gallery_images
+        assert sum(number or 0 for number in numbers) == images
 
 
 def test_verify_split_says_what_differs(market: Path, vehicleid: Path) -> None:
@@ -339,14 +343,13 @@ def test_verify_split_says_what_differs(market: Path, vehicleid: Path) -> None:
     assert len(differences) == 5
     assert verify_split(read_market1501(market), SplitCounts(query_images=2)) == []
     assert len(verify_split(read_vehicleid(vehicleid))) == 2  # and not once for every draw
-    with pytest.raises(ValueError, match=r"unknown split table 'synthetic'"):
+    assert read_vehicleid(vehicleid, convention="query_one").published is None
+    with pytest.raises(ValueError, match=r"no sizes are published for synthetic"):
         verify_split(make_synthetic(identities=2))
 
 
 def test_read_dataset(market: Path) -> None:
-    assert list_datasets() == sorted(
-        ["csv", "folder", "market1501", "omniglot", "synthetic", "vehicleid", "veri776"]
-    )
+    assert {"combined", "cuhk03", "folder", "omniglot", "viper"} <= set(list_datasets())
     assert read_dataset("market1501", market) == read_market1501(market)
     assert read_dataset("synthetic", identities=4) == make_synthetic(identities=4)
     for arguments, options, message in (
@@ -361,7 +364,7 @@ def test_read_dataset(market: Path) -> None:
 
 def test_datasets_need_a_retrieval_split() -> None:
     record = ImageRecord("a.png", 0, 0)
-    with pytest.raises(ValueError, match=r"draws must hold at least one"):
-        ReidDataset("mine", "here", (record,), ())
+    with pytest.raises(ValueError, match=r"the train split is empty \(here\)"):
+        ReidDataset("mine", "here", (), ())
     with pytest.raises(ValueError, match=r"the gallery split is empty \(here\)"):
         ReidDataset("mine", "here", (record,), (RetrievalSplit((record,), ()),))

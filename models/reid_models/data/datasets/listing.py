@@ -89,8 +89,10 @@ def list_folders(folder: Path) -> list[Path]:
     return sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
 
 
-def named_record(path: Path, pattern: re.Pattern[str], form: str, name: str) -> ImageRecord:
-    """The record that a file's name tells.
+def named_record(
+    path: Path, pattern: re.Pattern[str], form: str, name: str, *, camera: int | None = None
+) -> ImageRecord:
+    """The record that a file's name tells, and of ``camera`` where the folder does.
 
     Raises:
         ValueError: the name does not have the form.
@@ -98,7 +100,8 @@ def named_record(path: Path, pattern: re.Pattern[str], form: str, name: str) -> 
     match = pattern.match(path.name)
     if match is None:
         raise ValueError(f"{name}: {path} must be named {form}")
-    return ImageRecord(str(path), int(match["identity"]), int(match["camera"]))
+    seen = int(match["camera"]) if camera is None else camera
+    return ImageRecord(str(path), int(match["identity"]), seen)
 
 
 def read_lines(path: Path, name: str) -> list[str]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import re
 
-from ..records import ImageRecord, ReidDataset, RetrievalSplit
+from ..records import ImageRecord, ReidDataset, RetrievalSplit, SplitCounts
 from .listing import find_root, list_images, named_record
 
 NAME = re.compile(r"(?P<identity>-1|\d{4})_c(?P<camera>\d)s\d_.*")
+COUNTS = SplitCounts(751, 12936, 750, 3368, 19732)  # HSGNet, section IV-A
 LAYOUT = """\
   ROOT (or ROOT/Market-1501-v15.09.15)/
     bounding_box_train/  0002_c1s1_000451_03.jpg ...
@@ -43,4 +44,4 @@ def read_market1501(root: str | os.PathLike[str]) -> ReidDataset:
         return tuple(named_record(image, NAME, form, name) for image in list_images(path / folder, name))
 
     train, query, gallery = (records(folder) for folder in folders)
-    return ReidDataset(name, str(path), train, (RetrievalSplit(query, gallery),))
+    return ReidDataset(name, str(path), train, (RetrievalSplit(query, gallery),), published=COUNTS)

@@ -8,10 +8,11 @@ import tarfile
 from importlib.resources import files
 from pathlib import PurePosixPath
 
-from ..records import ImageRecord, ReidDataset, RetrievalSplit
+from ..records import ImageRecord, ReidDataset, RetrievalSplit, SplitCounts
 from .veri776 import NAME
 
 ARCHIVE = "builtin/omniglot_veri.tar.xz"
+COUNTS = SplitCounts(136, 2720, 106, 318, 2120)  # counted
 
 
 def read_omniglot() -> ReidDataset:
@@ -42,4 +43,4 @@ def read_omniglot() -> ReidDataset:
                 )
                 splits[path.parent.name].append(record)
     train, query, gallery = (tuple(sorted(records, key=lambda r: r.path)) for records in splits.values())
-    return ReidDataset(name, str(archive), train, (RetrievalSplit(query, gallery),))
+    return ReidDataset(name, str(archive), train, (RetrievalSplit(query, gallery),), published=COUNTS)

@@ -10,25 +10,34 @@ from typing import Any
 
 from ..._suggest import unknown
 from ..records import ReidDataset
+from .combined import read_combined
+from .cuhk01 import read_cuhk01
+from .cuhk03 import read_cuhk03
+from .cuhk03_old import read_cuhk03_old
 from .folder import read_csv, read_folder
 from .market1501 import read_market1501
 from .omniglot import read_omniglot
 from .synthetic import make_synthetic
 from .vehicleid import read_vehicleid
 from .veri776 import read_veri776
+from .viper import read_viper
 
 READERS: Mapping[str, Callable[..., ReidDataset]] = MappingProxyType(
     {
+        "combined": read_combined,
         "csv": read_csv,
+        "cuhk01": read_cuhk01,
+        "cuhk03": read_cuhk03,
+        "cuhk03_old": read_cuhk03_old,
         "folder": read_folder,
         "market1501": read_market1501,
         "omniglot": read_omniglot,
         "synthetic": make_synthetic,
         "vehicleid": read_vehicleid,
         "veri776": read_veri776,
+        "viper": read_viper,
     }
 )
-IN_MEMORY = ("omniglot", "synthetic")  # these are read from nowhere
 
 
 def list_datasets() -> list[str]:
@@ -36,35 +45,49 @@ def list_datasets() -> list[str]:
 
     Example:
         >>> list_datasets()
-        ['csv', 'folder', 'market1501', 'omniglot', 'synthetic', 'vehicleid', 'veri776']
+        ['combined', 'csv', 'cuhk01', 'cuhk03', 'cuhk03_old', 'folder', 'market1501', ...]
     """
     return sorted(READERS)
 
 
 def read_dataset(name: str, root: str | os.PathLike[str] | None = None, **options: Any) -> ReidDataset:
-    """Reads a dataset by name.
+    """Reads a dataset by name, for training and test.
 
     Args:
         name: one of :func:`list_datasets`.
-        root: its folder (for ``"csv"`` the file); None for ``"omniglot"`` and ``"synthetic"``.
+        root: its folder (for ``"csv"`` the file); None for those that are in memory.
         **options: of the reader.
 
     Raises:
-        ValueError: unknown name or option, a root too many or too few, or as the reader.
+        ValueError: unknown name or option, a root too many or too few, a dataset that has no test images as
+            it is read, or as the reader.
         FileNotFoundError: as the reader.
 
     Example:
         >>> dataset = read_dataset("vehicleid", "/data/VehicleID_V1.0", test_size=2400)
     """
+    dataset = read_any(name, root, **options)
+    if not dataset.draws:
+        raise ValueError(
+            f"read_dataset: {dataset.name} ({dataset.root}) as it is read has training images alone, which "
+            "can only be added to another dataset's, by `combined`"
+        )
+    return dataset
+
+
+def read_any(name: str, root: str | os.PathLike[str] | None = None, **options: Any) -> ReidDataset:
+    """As :func:`read_dataset`, but also gives datasets that have training images alone."""
     if name not in READERS:
         raise unknown("dataset", name, READERS)
     reader = READERS[name]
-    parameters = inspect.signature(reader).parameters.values()
-    known = [p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
+    parameters = inspect.signature(reader).parameters
+    known = [p.name for p in parameters.values() if p.kind is inspect.Parameter.KEYWORD_ONLY]
     for option in options:
         if option not in known:
             raise unknown(f"option of {name}", option, known)
-    if (root is None) != (name in IN_MEMORY):
-        expected = "None" if name in IN_MEMORY else "a path"
-        raise ValueError(f"read_dataset: root must be {expected} for {name}, got {root!r}")
+    place = parameters.get("root") or parameters.get("path")  # none: a dataset in memory
+    if root is None and place is not None and place.default is inspect.Parameter.empty:
+        raise ValueError(f"read_dataset: root must be a path for {name}, got None")
+    if root is not None and place is None:
+        raise ValueError(f"read_dataset: root must be None for {name}, got {root!r}")
     return reader(**options) if root is None else reader(root, **options)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..records import ImageRecord, ReidDataset, RetrievalSplit
+from ..records import ImageRecord, ReidDataset, RetrievalSplit, SplitCounts
 from .listing import find_root, list_images, read_lines
 
 TEST_SIZES = (800, 1600, 2400)
@@ -65,7 +65,12 @@ def read_vehicleid(
     images = {image.stem: str(image) for image in list_images(path / "image", name)}
     train, test = (_records(path / file, images, path / "image", name) for file in lists)
     splits = tuple(_draw(test, convention, np.random.default_rng((seed, draw))) for draw in range(draws))
-    return ReidDataset(f"{name}_test{test_size}", str(path), train, splits, same_camera_is_junk=False)
+    # HSGNet, section IV-A; what the gallery holds follows from the protocol, with one image an identity.
+    one_each = convention == "gallery_one"
+    published = SplitCounts(test_identities=test_size, gallery_images=test_size) if one_each else None
+    return ReidDataset(
+        f"{name}_test{test_size}", str(path), train, splits, same_camera_is_junk=False, published=published
+    )
 
 
 def _records(file: Path, images: Mapping[str, str], folder: Path, name: str) -> tuple[ImageRecord, ...]:

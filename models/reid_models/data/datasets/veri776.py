@@ -6,11 +6,12 @@ import os
 import re
 from pathlib import Path
 
-from ..records import ImageRecord, ReidDataset, RetrievalSplit
+from ..records import ImageRecord, ReidDataset, RetrievalSplit, SplitCounts
 from .listing import find_root, list_images, named_record, read_lines
 
 NAME = re.compile(r"(?P<identity>\d{4})_c(?P<camera>\d{3})_.*")
 FORM = "IDENTITY_cCAMERA_..., as in 0001_c001_00016450_0.jpg"
+COUNTS = SplitCounts(576, 37746, 200, 1678, 11579)  # HSGNet, section IV-A
 LAYOUT = """\
   ROOT (or ROOT/VeRi)/
     image_train/  0001_c001_00016450_0.jpg ...
@@ -49,9 +50,8 @@ def read_veri776(root: str | os.PathLike[str]) -> ReidDataset:
             images = _listed(images, names, path / folders[split], name)
         return tuple(named_record(image, NAME, FORM, name) for image in images)
 
-    return ReidDataset(
-        name, str(path), records("train"), (RetrievalSplit(records("query"), records("test")),)
-    )
+    draws = (RetrievalSplit(records("query"), records("test")),)
+    return ReidDataset(name, str(path), records("train"), draws, published=COUNTS)
 
 
 def _listed(images: list[Path], names: Path, folder: Path, name: str) -> list[Path]:
