@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ..data import ReidDataset
+    from ..retrieval.comparison import Comparison
+    from ..retrieval.features import Features
     from ..runs.models import Trained
     from .parsing import ArgumentParser, Namespace
 
@@ -103,14 +105,38 @@ def add_preset(parser: ArgumentParser) -> None:
 
 
 def rerank_options(options: Namespace) -> dict[str, Any]:
-    """The keywords of ``k_reciprocal_rerank``."""
+    """The keywords of ``Comparison.rerank``."""
     chosen = {"k1": options.k1, "k2": options.k2, "lambda_value": options.lambda_value}
-    return {**chosen, "preset": options.preset} if "preset" in options else chosen
+    if "preset" in options:
+        chosen["preset"] = options.preset
+    return {**chosen, "dense": True} if options.get("dense", False) else chosen
 
 
 def add_metrics(parser: ArgumentParser) -> None:
     """How distances are made and counted."""
-    parser.add_argument("--metric", choices=["cosine", "euclidean"], default="cosine", help="of features")
+    parser.add_argument(
+        "--metric",
+        choices=["cosine", "euclidean", "xqda", "mahalanobis", "match"],
+        help="of features; none: cosine, or match where the network compares pairs",
+    )
+    parser.add_argument(
+        "--fit",
+        metavar="FEATURES",
+        help="features of training images, for xqda and mahalanobis; none: of the dataset's, by the model",
+    )
+    parser.add_argument(
+        "--match",
+        type=dict[str, Any],
+        default={},
+        metavar="JSON",
+        help="options of the network's match, one by one as in `--match.megabytes 256`",
+    )
+    parser.add_argument(
+        "--dense",
+        action="store_true",
+        help="re-rank by xqda, mahalanobis and match a gallery of more than 20,000 images as well, which "
+        "takes the distances among all of them",
+    )
     parser.add_argument(
         "--expand", type=int, metavar="K", help="query expansion: mean of each query and its K best items"
     )
@@ -126,11 +152,47 @@ def add_metrics(parser: ArgumentParser) -> None:
 
 
 def metric_options(options: Namespace) -> dict[str, Any]:
-    """The keywords of ``evaluate_retrieval`` without re-ranking."""
+    """The keywords of ``evaluate_retrieval`` without metric and re-ranking."""
     if options.expand is None and options.expand_alpha is not None:
         raise ValueError("--expand-alpha must come with --expand")
+    if options.fit is not None and options.metric not in ("xqda", "mahalanobis"):
+        raise ValueError(f"--fit is for --metric xqda and mahalanobis, got {options.metric}")
     expand = None if options.expand is None else {"k": options.expand, "alpha": options.expand_alpha}
-    return {"metric": options.metric, "expand": expand, "average_precision": options.average_precision}
+    return {"expand": expand, "average_precision": options.average_precision}
+
+
+def fitting(options: Namespace) -> Features | None:
+    """The features of ``--fit``."""
+    from ..retrieval.features import load_features
+
+    return None if options.fit is None else load_features(options.fit)
+
+
+def comparison(options: Namespace, features: Features, model: str | None) -> Comparison:
+    """How features of a file are compared.
+
+    Args:
+        options: of the command.
+        features: of the file.
+        model: the network that is asked for ``--metric match``; None: the one that made the features.
+    """
+    from ..retrieval.comparison import make_comparison
+    from ..retrieval.features import choose_device
+
+    metric = options.metric or "cosine"
+    if metric != "match":
+        if metric in ("xqda", "mahalanobis") and options.fit is None:
+            raise ValueError(
+                f"--fit must be given with --metric {metric}: a file of training images' features"
+            )
+        return make_comparison(metric, fit=fitting(options))
+    path = model or (features.source.path if features.source is not None else "")
+    if not path:
+        raise ValueError("--metric match needs a model: the features do not say which one they are of")
+    from ..runs.models import load_trained
+
+    chosen = {"device": choose_device(options.get("device", "auto")), "progress": True, **options.match}
+    return make_comparison("match", network=load_trained(path).model, **chosen)
 
 
 def add_output(parser: ArgumentParser) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
 FILE = "evaluation.json"
 #: What changes its numbers: `reid recipes --table` and reports show them beside those of other runs.
 DEFINITIONS = (
-    "metric", "expand", "expand_alpha", "average_precision", "k1", "k2", "lambda_value", "preset", "flip",
-    "autocast",
+    "metric", "fit", "expand", "expand_alpha", "average_precision", "k1", "k2", "lambda_value", "preset",
+    "flip", "autocast",
 )  # fmt: skip
 
 
@@ -75,13 +76,20 @@ def _of_features(options: Namespace, measures: dict[str, Any]) -> Evaluation:
     from ..retrieval.evaluation import evaluate_draws
     from ..retrieval.features import load_features
 
-    if not (options.query and options.gallery) or options.model or options.dataset:
+    if not (options.query and options.gallery) or options.dataset:
         raise ValueError("--query and --gallery must be given together, without RUN and --dataset")
+    if options.model and options.metric != "match":
+        raise ValueError("--query and --gallery must be given without RUN, which only --metric match asks")
     pair = load_features(options.query), load_features(options.gallery)
-    return evaluate_draws([pair], same_camera_is_junk=not options.same_camera_counts, **measures)
+    metric = arguments.comparison(options, pair[0], options.model)
+    _say(metric.notes, options)
+    return evaluate_draws(
+        [pair], same_camera_is_junk=not options.same_camera_counts, metric=metric, **measures
+    )
 
 
 def _of_model(options: Namespace, measures: dict[str, Any]) -> Evaluation:
+    from ..retrieval.comparison import default_metric
     from ..retrieval.evaluation import evaluate_dataset
     from ..runs.models import load_trained
 
@@ -90,27 +98,42 @@ def _of_model(options: Namespace, measures: dict[str, Any]) -> Evaluation:
     trained = load_trained(options.model)
     dataset = _dataset(options, trained)
     chosen = arguments.extraction(options, trained)
-    evaluation = evaluate_dataset(trained.model, dataset, **measures, **chosen)
+    evaluation = evaluate_dataset(
+        trained.model,
+        dataset,
+        metric=options.metric,
+        fit=arguments.fitting(options),
+        match=options.match,
+        **measures,
+        **chosen,
+    )
+    _say(evaluation.settings.get("notes", ()), options)
     its_own = options.dataset is None and not options.options
     if its_own and Path(options.model).is_dir():
-        _keep(options, evaluation)
+        _keep(options, evaluation, default_metric(trained.model))
     return evaluation
 
 
-def _keep(options: Namespace, evaluation: Evaluation) -> None:
+def _keep(options: Namespace, evaluation: Evaluation, metric: str) -> None:
     """Writes the run's file, unless its numbers would mean something else than those of other runs."""
     file = Path(options.model) / FILE
-    stream = sys.stderr if options.json else sys.stdout
     from .parsing import make_parser
 
     defaults = make_parser(COMMAND).get_defaults()
+    if options.metric is not None:
+        defaults.metric = metric
     changed = [name for name in DEFINITIONS if options[name] != defaults[name]]
     if changed:
         names = ", ".join(f"--{name.removesuffix('_value').replace('_', '-')}" for name in changed)
-        print(f"not written: {file}, which is for the default measures ({names})", file=stream)
+        _say([f"not written: {file}, which is for the default measures ({names})"], options)
     else:
         results.write_text(file, evaluation.to_json())
-        print(f"written: {file}", file=stream)
+        _say([f"written: {file}"], options)
+
+
+def _say(lines: Iterable[str], options: Namespace) -> None:
+    for line in lines:
+        print(line, file=sys.stderr if options.json else sys.stdout)
 
 
 def _dataset(options: Namespace, trained: Trained) -> ReidDataset:
@@ -132,6 +155,7 @@ COMMAND = Command(
     example="""
 reid evaluate runs/vans
 reid evaluate hsgnet.safetensors --dataset market1501 --root /data/market --flip --output market.json
+reid evaluate runs/hcn --metric xqda
 reid evaluate --query query.safetensors --gallery gallery.safetensors --no-rerank
 """,
     configure=configure,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+import sys
 from typing import TYPE_CHECKING
 
 from . import arguments, results
 from .command import Command
 
 if TYPE_CHECKING:
-    from ..retrieval.features import Features
     from .parsing import ArgumentParser, Namespace
 
 
@@ -34,17 +33,20 @@ def configure(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> None:
     results.check_output(options)
 
-    from reid_ops import k_reciprocal_rerank
-
-    from ..retrieval.evaluation import comparable_features, evaluate_draws
+    from ..retrieval.comparison import prepare_pair
+    from ..retrieval.evaluation import evaluate_draws
     from ..retrieval.features import load_features
+    from ..retrieval.protocol import Protocol
 
     query, gallery = load_features(options.query), load_features(options.gallery)
     rerank, measures = arguments.rerank_options(options), arguments.metric_options(options)
-    left, right = comparable_features(query, gallery, options.metric, measures["expand"])
     if options.count < 1:
         raise ValueError(f"--count must be at least 1, got {options.count}")
-    values, rows = k_reciprocal_rerank(left, right, topk=min(options.count, len(gallery)), **rerank)
+    metric = arguments.comparison(options, query, None)
+    for note in metric.notes:
+        print(note, file=sys.stderr)
+    left, right = prepare_pair(metric, query, gallery, measures["expand"])
+    values, rows = metric.rerank(left, right, topk=min(options.count, len(gallery)), **rerank)
     names = query.paths, values, rows, gallery.paths, gallery.identities.tolist()
     results.give(
         options, results.ranked_lists(*names, meaning="re-ranked distance", form=results.form(options))
@@ -52,23 +54,17 @@ def run(options: Namespace) -> None:
     known = bool((query.identities >= 0).any()) and bool((gallery.identities >= 0).any())
     if known and not options.no_measure and not (options.json and options.output is None):
         same_camera_is_junk = not options.same_camera_counts
-        if not _has_positive(query, gallery, same_camera_is_junk):
+        if not Protocol(same_camera_is_junk).has_positive(query, gallery):
             print("not measured: no query has an image of its identity in the gallery that counts")
             return
         evaluation = evaluate_draws(
-            [(query, gallery)], rerank=rerank, same_camera_is_junk=same_camera_is_junk, **measures
+            [(query, gallery)],
+            rerank=rerank,
+            same_camera_is_junk=same_camera_is_junk,
+            metric=metric,
+            **measures,
         )
         print(results.metrics_table(evaluation.rankings)[".txt"], end="")
-
-
-def _has_positive(query: Features, gallery: Features, same_camera_is_junk: bool) -> bool:
-    cameras: dict[int, set[int]] = defaultdict(set)
-    for identity, camera in zip(gallery.identities.tolist(), gallery.cameras.tolist(), strict=True):
-        cameras[identity].add(camera)
-    return any(
-        identity >= 0 and bool(cameras.get(identity, set()) - ({camera} if same_camera_is_junk else set()))
-        for identity, camera in zip(query.identities.tolist(), query.cameras.tolist(), strict=True)
-    )
 
 
 COMMAND = Command(

@@ -15,7 +15,7 @@ from reid_ops.metrics import RankingReport
 
 from .._suggest import unknown
 from ..data import ImageRecord
-from ..data.records import JUNK
+from ..retrieval.protocol import Protocol
 from . import style
 from .pictures import load_picture, usual_shape
 
@@ -131,16 +131,13 @@ def ranked_lists(
         raise ValueError(f"{op}: {name} must have shape {expected}, got {given.shape}")
     identities = np.array([record.identity for record in gallery])
     cameras = np.array([record.camera for record in gallery])
-    lists = []
+    lists, protocol = [], Protocol(same_camera_is_junk)
     for row in chosen:
         if not 0 <= row < len(query):
             raise ValueError(f"{op}: chosen must be rows in [0, {len(query)}), got {row}")
         probe = query[row]
         order = np.argsort(given[row], kind="stable") if indices is None else given[row][given[row] >= 0]
-        removed = identities[order] == JUNK
-        if same_camera_is_junk:
-            removed |= (identities[order] == probe.identity) & (cameras[order] == probe.camera)
-        kept = order[~removed][:top]
+        kept = order[protocol.counts(probe, identities[order], cameras[order])][:top]
         precision = None if report is None else float(report.per_query_ap[row])
         lists.append(RankedList(probe, tuple(gallery[int(i)] for i in kept), precision))
     return lists

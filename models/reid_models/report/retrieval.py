@@ -11,13 +11,12 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from reid_ops import k_reciprocal_rerank
-from reid_ops.metrics import RankingReport, evaluate_ranking
+from reid_ops.metrics import RankingReport
 
 from ..data import ImageDataset, ImageRecord, ReidDataset
-from ..data.records import JUNK
-from ..retrieval.evaluation import comparable_features, cosine_distance
+from ..retrieval.comparison import Comparison, default_metric, make_comparison, prepare_pair
 from ..retrieval.features import Features, choose_device, extract_features
+from ..retrieval.protocol import Protocol
 from ..runs.models import Trained
 from .cam import grad_cam, plot_cam_panels
 from .pictures import load_picture
@@ -42,31 +41,26 @@ def rank_features(
     gallery: Features,
     *,
     same_camera_is_junk: bool = True,
+    metric: str | Comparison = "cosine",
     rerank: Mapping[str, Any] | None = None,
 ) -> Retrieval:
-    """Cosine distances of features, re-ranked if so asked, and their evaluation.
+    """Distances of features, re-ranked if so asked, and their evaluation.
 
     Args:
         query: features.
         gallery: features of the same model.
         same_camera_is_junk: as for :func:`reid_models.retrieval.evaluation.evaluate_retrieval`.
+        metric: likewise.
         rerank: likewise.
 
     Raises:
         TypeError, ValueError: as there.
     """
-    left, right = comparable_features(query, gallery)
-    distance = cosine_distance(left, right) if rerank is None else k_reciprocal_rerank(left, right, **rerank)
+    comparison = make_comparison(metric)
+    codes = prepare_pair(comparison, query, gallery)
+    distance = comparison.distances(*codes) if rerank is None else comparison.rerank(*codes, **rerank)
     assert isinstance(distance, Tensor)  # a pair only with topk
-    report = evaluate_ranking(
-        distance,
-        query.identities,
-        gallery.identities,
-        query.cameras,
-        gallery.cameras,
-        junk_id=JUNK,
-        camera_rule="same_identity" if same_camera_is_junk else "none",
-    )
+    report = Protocol(same_camera_is_junk).measure_distances(query, gallery, distance)
     return Retrieval(distance, report)
 
 
@@ -79,6 +73,7 @@ def rank_dataset(
 ) -> dict[str, Retrieval]:
     """Every network's rankings of a dataset's first draw, by name; re-ranked ones as ``"NAME, re-ranked"``.
 
+    A network that compares pairs ranks by its scores, any other by the cosine of its features.
     The distances (Q, G) of all of them are in memory together.
 
     Args:
@@ -95,10 +90,15 @@ def rank_dataset(
     for name, trained in networks.items():
         options = {**trained.extraction, **extraction}
         pair = [extract_features(trained.model, part, **options) for part in (split.query, split.gallery)]
+        metric = make_comparison(default_metric(trained.model), network=trained.model)
         for suffix, choice in (("", None), (", re-ranked", rerank)):
             if suffix == "" or choice is not None:
                 found[name + suffix] = rank_features(
-                    pair[0], pair[1], same_camera_is_junk=dataset.same_camera_is_junk, rerank=choice
+                    pair[0],
+                    pair[1],
+                    same_camera_is_junk=dataset.same_camera_is_junk,
+                    metric=metric,
+                    rerank=choice,
                 )
     return found
 

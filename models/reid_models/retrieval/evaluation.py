@@ -10,20 +10,13 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from reid_ops import expand_queries, k_reciprocal_rerank, pairwise_distance
-from reid_ops.metrics import (
-    RankingReport,
-    SingleShotReport,
-    evaluate_features,
-    evaluate_ranking,
-    single_shot_cmc,
-)
+from reid_ops.metrics import RankingReport, SingleShotReport
 
-from ..data.records import JUNK, ReidDataset
-from .features import Features, check_comparable, extract_features
+from ..data.records import ReidDataset
+from .comparison import Comparison, default_metric, make_comparison, prepare_pair
+from .features import Features, choose_device, extract_features
+from .protocol import RANKS, Protocol, draw_features, draw_images
 
-METRICS = ("cosine", "euclidean")
-RANKS = (1, 5, 10)
 CURVE = 50  # ranks of the CMC curve that is kept
 
 
@@ -32,7 +25,7 @@ def evaluate_retrieval(
     gallery: Features,
     *,
     same_camera_is_junk: bool = True,
-    metric: str = "cosine",
+    metric: str | Comparison = "cosine",
     rerank: Mapping[str, Any] | None = None,
     expand: Mapping[str, Any] | None = None,
     average_precision: str = "mean_precision",
@@ -46,9 +39,10 @@ def evaluate_retrieval(
         query: features; those of identity -1 are not asked for.
         gallery: features of the same model; items of identity -1 are junk and left out.
         same_camera_is_junk: leave items of a query's identity and camera out, as most protocols do.
-        metric: ``"cosine"`` of L2-normalised features, or ``"euclidean"`` of features as they are.
-        rerank: options of :func:`reid_ops.k_reciprocal_rerank`: ``k1``, ``k2``, ``lambda_value``, ``preset``
-            and so on; ``{}`` takes its defaults; None: no re-ranking.
+        metric: ``"cosine"``, ``"euclidean"`` of features as they are, or a comparison that was fitted or has
+            its network, see :func:`make_comparison`.
+        rerank: options of :meth:`Comparison.rerank`: ``k1``, ``k2``, ``lambda_value``, ``preset`` and so on;
+            ``{}`` takes its defaults; None: no re-ranking.
         expand: options of :func:`reid_ops.expand_queries`: ``k`` and, for weighted expansion, ``alpha``;
             None: no query expansion. Needs the cosine metric.
         average_precision: see :func:`reid_ops.metrics.evaluate_ranking`.
@@ -62,21 +56,14 @@ def evaluate_retrieval(
         >>> report.mean_ap, report.cmc[1]
         (0.942, 0.956)
     """
-    left, right = comparable_features(query, gallery, metric, expand)
-    labels = query.identities, gallery.identities, query.cameras, gallery.cameras
-    options: dict[str, Any] = {
-        "ranks": ranks,
-        "junk_id": JUNK,
-        "camera_rule": "same_identity" if same_camera_is_junk else "none",
-        "average_precision": average_precision,
-    }
-    if rerank is not None:
-        distance = k_reciprocal_rerank(left, right, **rerank)
-        assert isinstance(distance, Tensor)  # a pair only with topk
-        return evaluate_ranking(distance, *labels, **options)
-    # The rows have length 1 already: the metric by name would see to that anew for every block of queries.
-    measure = cosine_distance if metric == "cosine" else metric
-    return evaluate_features(left, right, *labels, metric=measure, **options)
+    comparison = make_comparison(metric)
+    protocol = Protocol(same_camera_is_junk, average_precision, tuple(ranks))
+    codes = prepare_pair(comparison, query, gallery, expand)
+    if rerank is None:
+        return protocol.measure(query, gallery, codes, comparison.distances)
+    distance = comparison.rerank(*codes, **rerank)
+    assert isinstance(distance, Tensor)  # a pair only with topk
+    return protocol.measure_distances(query, gallery, distance)
 
 
 def evaluate_single_shot(
@@ -84,7 +71,7 @@ def evaluate_single_shot(
     gallery: Features,
     *,
     same_camera_is_junk: bool = True,
-    metric: str = "cosine",
+    metric: str | Comparison = "cosine",
     ranks: Iterable[int] = RANKS,
     repeats: int = 100,
     seed: int = 0,
@@ -94,53 +81,10 @@ def evaluate_single_shot(
     Raises:
         TypeError, ValueError: as :func:`evaluate_retrieval` and :func:`reid_ops.metrics.single_shot_cmc`.
     """
-    left, right = comparable_features(query, gallery, metric)
-    distance = cosine_distance(left, right) if metric == "cosine" else pairwise_distance(left, right)
-    return single_shot_cmc(
-        distance,
-        query.identities,
-        gallery.identities,
-        query.cameras,
-        gallery.cameras,
-        ranks=ranks,
-        repeats=repeats,
-        seed=seed,
-        junk_id=JUNK,
-        camera_rule="same_identity" if same_camera_is_junk else "none",
-    )
-
-
-def comparable_features(
-    query: Features, gallery: Features, metric: str = "cosine", expand: Mapping[str, Any] | None = None
-) -> tuple[Tensor, Tensor]:
-    """Both as float32, for ``"cosine"`` of length 1; queries expanded if ``expand`` is given.
-
-    Raises:
-        ValueError: another metric, features of different models or lengths, or a vector of zeros.
-    """
-    if metric not in METRICS:
-        raise ValueError(f'metric must be "cosine" or "euclidean", got {metric!r}')
-    check_comparable(query, gallery, "evaluation")
-    if metric == "euclidean":
-        if expand is not None:
-            raise ValueError("expand needs the cosine metric, got euclidean")
-        return query.features.float(), gallery.features.float()
-    left, right = _unit(query), _unit(gallery)
-    return (left if expand is None else expand_queries(left, right, **expand)), right
-
-
-def cosine_distance(query: Tensor, gallery: Tensor) -> Tensor:
-    """1 less the cosine, (Q, G), of features of length 1."""
-    return (1.0 - query @ gallery.T).clamp_(min=0.0)
-
-
-def _unit(features: Features) -> Tensor:
-    wide = features.features.float()
-    lengths = wide.norm(dim=1, keepdim=True)
-    if bool((lengths == 0).any()):
-        row = int((lengths[:, 0] == 0).nonzero()[0])
-        raise ValueError(f"features must not be zeros for the cosine, but those of {features.paths[row]} are")
-    return wide / lengths
+    comparison = make_comparison(metric)
+    distance = comparison.distances(*prepare_pair(comparison, query, gallery))
+    protocol = Protocol(same_camera_is_junk, ranks=tuple(ranks))
+    return protocol.measure_single_shot(query, gallery, distance, repeats=repeats, seed=seed)
 
 
 @dataclass(frozen=True)
@@ -152,6 +96,7 @@ class Evaluation:
         reranked: the same after re-ranking; None without.
         single_shot: CMC with one gallery image of each identity drawn; None without.
         deviation: of ``"plain"`` and ``"reranked"`` over the draws (divided by their number).
+        per_draw: their numbers of each draw, those of ``"single_shot"`` as well.
         cmc: of both, the curve from rank 1 on.
         queries: with a positive, in the first draw.
         excluded: queries without, likewise.
@@ -164,6 +109,7 @@ class Evaluation:
     reranked: dict[str, float] | None
     single_shot: dict[str, float] | None
     deviation: dict[str, dict[str, float]]
+    per_draw: dict[str, list[dict[str, float]]]
     cmc: dict[str, list[float]]
     queries: int
     excluded: int
@@ -188,7 +134,9 @@ def evaluate_dataset(
     *,
     rerank: Mapping[str, Any] | None = None,
     expand: Mapping[str, Any] | None = None,
-    metric: str = "cosine",
+    metric: str | Comparison | None = None,
+    fit: Features | None = None,
+    match: Mapping[str, Any] | None = None,
     average_precision: str = "mean_precision",
     ranks: Iterable[int] = RANKS,
     single_shot: int = 0,
@@ -201,7 +149,10 @@ def evaluate_dataset(
         dataset: from a reader. An image that several draws share is looked at once.
         rerank: as :func:`evaluate_retrieval`; None: no ``reranked``.
         expand: as there.
-        metric: as there.
+        metric: as there, or ``"xqda"``, ``"mahalanobis"`` or ``"match"``. None: the model's own way,
+            ``"match"`` if it compares pairs, else ``"cosine"``.
+        fit: what a metric is fitted to; None: features of the dataset's training images, if it must be.
+        match: options of the model's ``match``.
         average_precision: as there.
         ranks: as there.
         single_shot: draws of :func:`evaluate_single_shot` for each of the dataset's own; 0: none.
@@ -215,29 +166,30 @@ def evaluate_dataset(
         >>> evaluation.plain["mAP"], evaluation.reranked["mAP"]
         (0.868, 0.942)
     """
-    records = list(
-        dict.fromkeys(record for split in dataset.draws for record in (*split.query, *split.gallery))
+    comparison = make_comparison(
+        default_metric(model) if metric is None else metric,
+        fit=(lambda: extract_features(model, dataset.train, **extraction)) if fit is None else fit,
+        network=model,
+        **_of_pairs(match, extraction),
     )
-    features = extract_features(model, records, **extraction)
-    rows = {record: row for row, record in enumerate(records)}
-    pairs = (
-        (
-            features.rows([rows[record] for record in split.query]),
-            features.rows([rows[record] for record in split.gallery]),
-        )
-        for split in dataset.draws
-    )
+    features = extract_features(model, draw_images(dataset), **extraction)
     return evaluate_draws(
-        pairs,
+        draw_features(dataset, features),
         same_camera_is_junk=dataset.same_camera_is_junk,
         rerank=rerank,
         expand=expand,
-        metric=metric,
+        metric=comparison,
         average_precision=average_precision,
         ranks=ranks,
         single_shot=single_shot,
         settings={"dataset": dataset.name, "flip_average": bool(extraction.get("flip_average", False))},
     )
+
+
+def _of_pairs(match: Mapping[str, Any] | None, extraction: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of :class:`PairScores` in those of extraction."""
+    device = extraction.get("device", "auto")
+    return {"device": choose_device(device), "progress": extraction.get("progress", False), **(match or {})}
 
 
 def evaluate_draws(
@@ -246,7 +198,7 @@ def evaluate_draws(
     same_camera_is_junk: bool = True,
     rerank: Mapping[str, Any] | None = None,
     expand: Mapping[str, Any] | None = None,
-    metric: str = "cosine",
+    metric: str | Comparison = "cosine",
     average_precision: str = "mean_precision",
     ranks: Iterable[int] = RANKS,
     single_shot: int = 0,
@@ -268,8 +220,8 @@ def evaluate_draws(
     Raises:
         TypeError, ValueError: as :func:`evaluate_retrieval` and :func:`evaluate_single_shot`.
     """
-    ranks = tuple(ranks)
-    shared: dict[str, Any] = {"same_camera_is_junk": same_camera_is_junk, "metric": metric}
+    ranks, comparison = tuple(ranks), make_comparison(metric)
+    shared: dict[str, Any] = {"same_camera_is_junk": same_camera_is_junk, "metric": comparison}
     options = {
         **shared,
         "expand": None if expand is None else dict(expand),
@@ -286,12 +238,14 @@ def evaluate_draws(
         if single_shot:
             shots.append(evaluate_single_shot(query, gallery, ranks=ranks, repeats=single_shot, **shared))
     tables = {name: [_values(report) for report in found] for name, found in reports.items()}
+    drawn = [_shares(shot.cmc) for shot in shots]
     first = reports["plain"][0]
     return Evaluation(
         plain=_over(np.mean, tables["plain"]),
         reranked=_over(np.mean, tables["reranked"]) if "reranked" in tables else None,
-        single_shot=_over(np.mean, [_shares(shot.cmc) for shot in shots]) if shots else None,
+        single_shot=_over(np.mean, drawn) if drawn else None,
         deviation={name: _over(np.std, values) for name, values in tables.items()},
+        per_draw={**tables, "single_shot": drawn} if drawn else tables,
         cmc={
             name: np.mean([report.cmc_curve(CURVE) for report in found], axis=0).tolist()
             for name, found in reports.items()
@@ -300,7 +254,13 @@ def evaluate_draws(
         excluded=first.excluded,
         gallery=size,
         draws=len(reports["plain"]),
-        settings={**options, "rerank": wanted.get("reranked"), **(settings or {})},
+        settings={
+            **options,
+            "metric": comparison.name,
+            **({"notes": list(comparison.notes)} if comparison.notes else {}),
+            "rerank": wanted.get("reranked"),
+            **(settings or {}),
+        },
     )
 
 

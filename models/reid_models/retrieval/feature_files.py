@@ -67,7 +67,7 @@ class Features:
     """Features of images.
 
     Attributes:
-        features: (N, D), float16 or float32, on the CPU.
+        features: (N, D), float16 or float32, on the CPU (in validation where the network is).
         identities: int64 (N,); -1: junk, or not known.
         cameras: int64 (N,); -1: not known.
         paths: N names of images.

@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
-
-from reid_ops.metrics import evaluate_features
 
 from ..data import IdentitySampler, ImageDataset, ReidDataset, check_images, read_dataset
 from ..data.augmentation import Augmentation
 from ..data.images import Sample
 from ..data.loaders import TrainBatch, check_integer, make_evaluation_loader, make_train_loader
 from ..data.records import ImageRecord
+from ..retrieval.comparison import FITTED, METRICS, default_metric, make_comparison, prepare_pair
+from ..retrieval.protocol import Protocol, draw_features, draw_images, label_features
 
 
 class ReidDataModule(LightningDataModule):
@@ -45,6 +45,8 @@ class ReidDataModule(LightningDataModule):
         augmentation: fields of :class:`Augmentation`.
         evaluation_batch_size: images at a time in validation, in each process.
         workers: processes that decode, for each training process.
+        metric: how validation compares features: "cosine", "euclidean" or "match"; None: the network's scores
+            where it compares pairs, else the cosine.
         check_images: decode every image once before training, so that none fails in the middle of it.
         seed: of batches and augmentation. (The command line takes ``seed_everything``.)
 
@@ -68,12 +70,17 @@ class ReidDataModule(LightningDataModule):
         augmentation: dict[str, Any] | None = None,
         evaluation_batch_size: int = 128,
         workers: int = 2,
+        metric: str | None = None,
         check_images: bool = True,
         seed: int = 0,
     ) -> None:
         super().__init__()
         check_integer(workers, "workers", "ReidDataModule")
         check_integer(evaluation_batch_size, "evaluation_batch_size", "ReidDataModule", 1)
+        choices = [name for name in METRICS if name not in FITTED]
+        if metric is not None and metric not in choices:
+            raise ValueError(f"ReidDataModule: metric must be one of {', '.join(choices)}, got {metric!r}")
+        self.metric = metric
         self.dataset_name, self.root, self.dataset_options = dataset, root, dict(dataset_options or {})
         self.image_size = (image_size[0], image_size[1])
         self.identities_per_batch, self.images_per_identity = identities_per_batch, images_per_identity
@@ -96,8 +103,7 @@ class ReidDataModule(LightningDataModule):
     @cached_property
     def test_records(self) -> tuple[ImageRecord, ...]:
         """Every image of the test draws once."""
-        draws = self.dataset.draws
-        return tuple(dict.fromkeys(r for draw in draws for part in (draw.query, draw.gallery) for r in part))
+        return draw_images(self.dataset)
 
     @cached_property
     def images(self) -> ImageDataset:
@@ -189,11 +195,12 @@ class ReidDataModule(LightningDataModule):
             images = self.augmentation.evaluation(batch.image)
         return batch._replace(image=images)
 
-    def evaluate(self, features: Tensor) -> dict[str, float]:
-        """mAP, mINP and rank-1, in [0, 1], by cosine similarity.
+    def evaluate(self, features: Tensor, network: nn.Module | None = None) -> dict[str, float]:
+        """mAP, mINP and rank-1, in [0, 1], by the metric of validation.
 
         Args:
             features: (M, D) of :attr:`test_records` in their order; rows behind those are left out.
+            network: whose they are, asked for its scores where it compares pairs.
 
         Raises:
             ValueError: fewer features than test images.
@@ -203,25 +210,13 @@ class ReidDataModule(LightningDataModule):
                 f"ReidDataModule: features must be those of all {len(self.test_records)} test images, got "
                 f"{len(features)}: is the trainer's limit_val_batches set?"
             )
-        place = {record: row for row, record in enumerate(self.test_records)}
-        rows = []
-        for draw in self.dataset.draws:
-            query, gallery = (
-                torch.tensor([place[r] for r in part], device=features.device)
-                for part in (draw.query, draw.gallery)
-            )
-            cameras: dict[str, Any] = {}
-            if self.dataset.same_camera_is_junk:
-                cameras["query_cameras"] = [record.camera for record in draw.query]
-                cameras["gallery_cameras"] = [record.camera for record in draw.gallery]
-            report = evaluate_features(
-                features[query],
-                features[gallery],
-                [record.identity for record in draw.query],
-                [record.identity for record in draw.gallery],
-                **cameras,
-                ranks=(1,),
-            )
+        metric = self.metric or default_metric(network)
+        comparison = make_comparison(metric, network=network)
+        protocol, rows = Protocol(self.dataset.same_camera_is_junk, ranks=(1,)), []
+        labelled = label_features(features[: len(self.test_records)], self.test_records)
+        for query, gallery in draw_features(self.dataset, labelled):
+            codes = prepare_pair(comparison, query, gallery)
+            report = protocol.measure(query, gallery, codes, comparison.distances)
             rows.append((report.mean_ap, report.mean_inp, report.cmc[1]))
         return dict(zip(("mAP", "mINP", "rank1"), np.mean(rows, axis=0).tolist(), strict=True))
 

@@ -151,7 +151,7 @@ class ReidModule(LightningModule):
             features = gathered.transpose(0, 1).flatten(0, 1)
         if self.trainer.sanity_checking:
             return
-        values = {f"val/{name}": value for name, value in data.evaluate(features).items()}
+        values = {f"val/{name}": value for name, value in data.evaluate(features, self.network).items()}
         self._write(values, max(0, self.global_step - 1))
         self.log_dict(values, logger=False)
         self.log("mAP", values["val/mAP"], prog_bar=True, logger=False)

@@ -11,7 +11,7 @@ import pytest
 from reid_models.data import read_folder
 from reid_models.retrieval.evaluation import evaluate_dataset
 from reid_models.runs.models import load_trained
-from tests.models.cli.retrieval.support import reid
+from tests.models.cli.retrieval.support import refused, reid
 
 
 def test_evaluate_a_run(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -74,6 +74,51 @@ def test_evaluate_features(place: Path, features: Path, capsys: pytest.CaptureFi
     assert reid("evaluate", *words, "--no-rerank", "--same-camera-counts", "--json") == 0
     counted = json.loads(capsys.readouterr().out)
     assert counted["reranked"] is None and counted["plain"]["rank1"] == 1.0
+
+
+@pytest.mark.parametrize("metric", ["xqda", "mahalanobis"])
+def test_fitted_metrics(metric: str, place: Path, features: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """To the training images of the dataset, or to a file of features: the same numbers."""
+    words = ("--metric", metric, "--k1", 6, "--k2", 2, "--json")
+    assert reid("evaluate", "run", *words) == 0
+    shown = capsys.readouterr()
+    of_run = json.loads(shown.out)
+    assert "were reduced to the" in shown.err and of_run["settings"]["notes"][0] in shown.err
+    assert "not written" in shown.err and of_run["settings"]["metric"] == metric
+    files = ("--query", features / "query.safetensors", "--gallery", features / "gallery.safetensors")
+    assert refused(capsys, "evaluate", *files, *words).startswith("reid evaluate: --fit must be given with")
+    train = ("--dataset", "folder", "--root", "images", "--options.seed", 1, "--split", "train")
+    assert reid("extract", *train, "--model", "run", "--dtype", "float32", "--output", place / "train") == 0
+    fit = ("--fit", place / "train" / "train.safetensors")
+    capsys.readouterr()
+    assert reid("evaluate", *files, *fit, *words) == 0
+    given = json.loads(capsys.readouterr().out)
+    for ranking in ("plain", "reranked"):
+        assert given[ranking] == pytest.approx(of_run[ranking], abs=0.05)  # features are the same to rounding
+    output = place / "lists.json"
+    rerank = (
+        "rerank",
+        files[1],
+        files[3],
+        *fit,
+        "--metric",
+        metric,
+        "--k1",
+        6,
+        "--k2",
+        2,
+        "--output",
+        output,
+    )
+    assert reid(*rerank) == 0
+    assert f"{100 * given['reranked']['mAP']:.2f}" in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_the_metric_by_its_name_is_the_default(place: Path) -> None:
+    kept = place / "run" / "evaluation.json"
+    kept.unlink(missing_ok=True)
+    assert reid("evaluate", "run", "--metric", "cosine", "--no-rerank") == 0
+    assert json.loads(kept.read_text())["settings"]["metric"] == "cosine"
 
 
 def test_evaluate_weights_on_another_dataset(place: Path, fresh: Path) -> None:
