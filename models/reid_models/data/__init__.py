@@ -18,7 +18,8 @@ from .datasets.synthetic import make_synthetic
 from .datasets.vehicleid import read_vehicleid
 from .datasets.veri776 import read_veri776
 from .datasets.viper import read_viper
-from .images import ImageDataset, Sample, check_images, decode_image
+from .decoding import decode_image
+from .images import ImageDataset, Sample, check_images
 from .loaders import TrainBatch, make_evaluation_loader, make_train_loader
 from .records import ImageRecord, ReidDataset, RetrievalSplit, SplitCounts
 from .samplers.identity import IdentitySampler

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import NamedTuple
 
-import cv2
-import numpy as np
-import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 from torchvision.transforms.v2 import functional
 
 from .._progress import track
+from .decoding import decode_image
 from .records import ImageRecord
-
-JPEG_START, JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
-TRAILING = 64  # bytes at the end of a file in which a JPEG's end is looked for
 
 
 class Sample(NamedTuple):
@@ -94,56 +86,6 @@ def stack_samples(samples: Sequence[Sample]) -> Sample:
     rows = [sample._replace(image=sample.image.permute(1, 2, 0)) for sample in samples]
     image, identity, camera = default_collate(rows)
     return Sample(image.permute(0, 3, 1, 2), identity, camera)
-
-
-def decode_image(record: ImageRecord) -> Tensor:
-    """An image record's pixels: uint8 (3, H, W), RGB, turned upright by EXIF; in memory (H, W, 3).
-
-    That order is the decoders' own, and PyTorch resizes it three times as fast as (3, H, W).
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: the file is not an image that Pillow can decode.
-    """
-    try:
-        content = Path(record.path).read_bytes() if record.content is None else record.content
-    except FileNotFoundError:
-        raise FileNotFoundError(f"decode_image: {record.path} does not exist") from None
-    if not content:
-        raise ValueError(f"decode_image: {record.path} is an empty file")
-    pixels = _decode_jpeg(content) if content.startswith(JPEG_START) else None
-    if pixels is None:
-        pixels = _decode_any(content, record)
-    return torch.from_numpy(pixels).permute(2, 0, 1)
-
-
-def _decode_jpeg(content: bytes) -> np.ndarray | None:
-    """The pixels (H, W, 3) of a JPEG file by OpenCV, which has the same ones as Pillow in 2/3 of the time.
-
-    None where Pillow is to judge: a file that seems to be cut off, of which some decoders give what is left,
-    or one that is refused.
-    """
-    if JPEG_END not in content[-TRAILING:]:
-        return None
-    try:
-        pixels: np.ndarray | None = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB)
-    except cv2.error:
-        return None
-    return pixels
-
-
-def _decode_any(content: bytes, record: ImageRecord) -> np.ndarray:
-    """The pixels (H, W, 3) of any file that Pillow can decode."""
-    try:
-        with Image.open(io.BytesIO(content)) as opened:
-            image: Image.Image = opened
-            ImageOps.exif_transpose(image, in_place=True)
-            if image.mode.startswith("I;16"):  # 16 bits, which Pillow would cut off at 255
-                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-            return np.array(image if image.mode == "RGB" else image.convert("RGB"))
-    except Exception as error:  # Pillow lets struct.error, EOFError, SyntaxError and others through
-        reason = str(error) or type(error).__name__
-        raise ValueError(f"decode_image: {record.path} is damaged or not an image ({reason})") from error
 
 
 def check_images(records: Iterable[ImageRecord], *, workers: int = 4, progress: bool = False) -> None:

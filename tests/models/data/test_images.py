@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import io
+import os
 import struct
+import tracemalloc
 import zlib
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from reid_models.data import ImageDataset, ImageRecord, check_images, decode_image
+from reid_models.data import ImageDataset, ImageRecord, check_images, decode_image, read_images
 
 
 def encoded(image: Image.Image, form: str = "PNG", **options: Any) -> bytes:
@@ -71,6 +73,68 @@ def test_jpeg_pixels_are_pillows(size: tuple[int, int]) -> None:
     assert difference.abs().max() <= 1
 
 
+def test_what_is_transparent_is_black() -> None:
+    pixels = np.zeros((16, 8, 4), np.uint8)
+    pixels[...] = (255, 0, 255, 0)
+    pixels[4:12, 2:6] = (10, 200, 10, 255)
+    image = decode_image(ImageRecord("image", 0, 0, encoded(Image.fromarray(pixels))))
+    assert image[:, 0, 0].tolist() == [0, 0, 0] and image[:, 5, 3].tolist() == [10, 200, 10]
+
+
+def test_a_header_that_claims_too_much_is_refused_before_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    jpeg = bytearray(encoded(Image.new("RGB", (8, 8)), "JPEG"))
+    frame = jpeg.index(b"\xff\xc0")
+    jpeg[frame + 5 : frame + 9] = struct.pack(">HH", 32000, 32000)
+    png = bytearray(encoded(Image.new("RGB", (8, 8))))
+    png[16:24] = struct.pack(">II", 13000, 13000)
+    png[29:33] = struct.pack(">I", zlib.crc32(png[12:29]))
+    for content, size in ((jpeg, "32000x32000"), (png, "13000x13000")):
+        tracemalloc.start()
+        with pytest.raises(ValueError, match=f"at most 89478485 pixels, but its header says {size}"):
+            decode_image(ImageRecord("image", 0, 0, bytes(content)))
+        assert tracemalloc.get_traced_memory()[1] < 1e6
+        tracemalloc.stop()
+    small = ImageRecord("image", 0, 0, encoded(Image.new("RGB", (8, 8)), "JPEG"))
+    with pytest.raises(ValueError, match="at most 63 pixels"):
+        decode_image(small, max_pixels=63)
+    monkeypatch.setenv("REID_MAX_PIXELS", "63")
+    with pytest.raises(ValueError, match="at most 63 pixels"):
+        decode_image(small)
+    monkeypatch.setenv("REID_MAX_PIXELS", "many")
+    with pytest.raises(ValueError, match="REID_MAX_PIXELS must be a whole number above 0, got 'many'"):
+        decode_image(small)
+
+
+@pytest.mark.parametrize("kind", ["EPS", "GIF", "PPM"])
+def test_other_kinds_are_never_tried(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = encoded(Image.new("RGB", (8, 8)), kind)
+    monkeypatch.setattr("subprocess.Popen", functools.partial(_raise, AssertionError("started")))
+    with pytest.raises(ValueError, match=r"damaged or not an image \(JPEG, PNG, WEBP, BMP\)"):
+        decode_image(ImageRecord("eps_named.png", 0, 0, content))
+
+
+def test_pipes_and_devices_are_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.png")
+    for path, kind in ((tmp_path / "a.png", "a pipe"), (Path("/dev/zero"), "a pipe"), (tmp_path, "a folder")):
+        with pytest.raises(ValueError, match=f"must be a file, got {kind}"):
+            decode_image(ImageRecord(str(path), 0, 0))
+    with pytest.raises(ValueError, match=r"a\.png must be a file, not a pipe, a device or a broken link"):
+        read_images([tmp_path])
+
+
+def test_everything_is_found_once(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    for name in ("0.jpg", "1.jpg", "a.jpg/thumbnail.jpg", "@eaDir/0.jpg/THUMB.jpg", "below/2.jpg"):
+        (photos / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(photos / name)
+    expected = [str(photos / name) for name in ("0.jpg", "1.jpg", "a.jpg/thumbnail.jpg", "below/2.jpg")]
+    (photos / "latest").symlink_to(".")
+    (photos / "below" / "up").symlink_to("..")
+    (tmp_path / "same").symlink_to(photos)
+    for given in ([photos], [photos, photos], [photos, photos / "0.jpg"], [photos, tmp_path / "same"]):
+        assert [record.path for record in read_images(given)] == expected
+
+
 def test_a_jpeg_that_is_cut_off_is_damaged() -> None:
     random = np.random.default_rng(0)
     content = encoded(Image.fromarray(random.integers(0, 256, (64, 64, 3), dtype=np.uint8)), "JPEG")
@@ -95,7 +159,7 @@ def test_whatever_pillow_raises_names_the_image(monkeypatch: pytest.MonkeyPatch)
             check_images([ImageRecord("image", 0, 0, content)])
 
 
-def _raise(error: Exception, *_: object) -> None:
+def _raise(error: Exception, *_: object, **__: object) -> None:
     raise error
 
 

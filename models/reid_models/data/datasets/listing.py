@@ -9,6 +9,8 @@ from pathlib import Path
 
 from ..records import JUNK, ImageRecord
 
+#: Made by file servers and systems: thumbnails, forks, what was thrown away.
+SYSTEM_FOLDERS = ("@eaDir", "__MACOSX", "#recycle", "$RECYCLE.BIN", "System Volume Information")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 
@@ -32,29 +34,36 @@ def find_root(
 
 
 def list_images(folder: Path, name: str) -> list[Path]:
-    """Images directly in a folder, sorted by name; other files are passed over.
+    """Images directly in a folder, sorted by name. Other files and folders named like images are passed over.
 
     Raises:
         FileNotFoundError: no such folder.
-        ValueError: an image file is empty.
+        ValueError: an image file is empty, or no file: a pipe, a device, a link that leads nowhere.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{name}: {folder} must be a folder of images")
     images = []
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name.lower().endswith(IMAGE_SUFFIXES) and not entry.name.startswith("."):
-                if entry.is_file() and entry.stat().st_size == 0:
-                    raise ValueError(f"{name}: {entry.path} is an empty file")
-                images.append(Path(entry.path))
+            named_so = entry.name.lower().endswith(IMAGE_SUFFIXES) and not entry.name.startswith(".")
+            if not named_so or entry.is_dir():
+                continue
+            if not entry.is_file():
+                raise ValueError(
+                    f"{name}: {entry.path} must be a file, not a pipe, a device or a broken link"
+                )
+            if entry.stat().st_size == 0:
+                raise ValueError(f"{name}: {entry.path} is an empty file")
+            images.append(Path(entry.path))
     return sorted(images)
 
 
 def read_images(paths: Iterable[str | os.PathLike[str]]) -> tuple[ImageRecord, ...]:
     """Images of which nothing is known but where they are: files, and all in folders and the folders in them.
 
-    Identity and camera of the records are -1. The images of a folder are in the order of their paths;
-    hidden ones are passed over.
+    Identity and camera of the records are -1. The images of a folder are in the order of their paths; hidden
+    ones are passed over. A file or folder that is met twice, by a link or because it was given twice, counts
+    once.
 
     Raises:
         FileNotFoundError: no such file or folder.
@@ -67,8 +76,7 @@ def read_images(paths: Iterable[str | os.PathLike[str]]) -> tuple[ImageRecord, .
     found: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
-            folders = [path, *_folders_below(path)]
-            inside = sorted(image for folder in folders for image in list_images(folder, name))
+            inside = sorted(image for folder in _folders_of(path) for image in list_images(folder, name))
             if not inside:
                 suffixes = ", ".join(IMAGE_SUFFIXES)
                 raise ValueError(f"{name}: {path} has no images ({suffixes}), nor have the folders in it")
@@ -77,16 +85,32 @@ def read_images(paths: Iterable[str | os.PathLike[str]]) -> tuple[ImageRecord, .
             found.append(path)
         else:
             raise FileNotFoundError(f"{name}: {path} does not exist")
-    return tuple(ImageRecord(str(path), JUNK, -1) for path in found)
+    once: dict[str, Path] = {}
+    for path in found:
+        once.setdefault(os.path.realpath(path), path)
+    return tuple(ImageRecord(str(path), JUNK, -1) for path in once.values())
 
 
-def _folders_below(folder: Path) -> list[Path]:
-    return [below for child in list_folders(folder) for below in (child, *_folders_below(child))]
+def _folders_of(folder: Path) -> list[Path]:
+    """The folder and all below it, each once: links may lead back up, or to one place from several."""
+    found, seen, waiting = [], set(), [folder]
+    while waiting:
+        folder = waiting.pop()
+        facts = folder.stat()
+        if (facts.st_dev, facts.st_ino) not in seen:
+            seen.add((facts.st_dev, facts.st_ino))
+            found.append(folder)
+            waiting += list_folders(folder)
+    return found
 
 
 def list_folders(folder: Path) -> list[Path]:
-    """Folders directly in a folder, sorted by name, hidden ones left out."""
-    return sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
+    """Folders directly in a folder, sorted by name, without hidden ones and those that systems make."""
+    return sorted(
+        child
+        for child in folder.iterdir()
+        if child.is_dir() and not child.name.startswith(".") and child.name not in SYSTEM_FOLDERS
+    )
 
 
 def named_record(
