@@ -108,7 +108,7 @@ struct Cuda {
 
 template <typename Device>
 void register_implementation(torch::stable::detail::StableLibrary& library) {
-  library.impl("augment", TORCH_BOX(&augment<Device>));
+  library.impl("augment", REID_OPS_BOX(&augment<Device>));
 }
 
 }  // namespace

@@ -4,7 +4,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
-#include <new>
+#include <stdexcept>
+#include <string>
 
 namespace reid_ops {
 
@@ -22,7 +23,9 @@ class CpuScratch {
     std::free(block_);
     capacity_ = 0;
     block_ = std::aligned_alloc(kAlignment, round_up(bytes));
-    if (block_ == nullptr) throw std::bad_alloc();
+    if (block_ == nullptr) {
+      throw std::runtime_error("could not allocate " + std::to_string(bytes) + " bytes of scratch memory");
+    }
     capacity_ = round_up(bytes);
   }
 

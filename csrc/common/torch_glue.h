@@ -1,7 +1,9 @@
 // What every op's torch-aware file (ops.cpp) needs from torch's ABI-stable API.
 //
 // The checks here guard the kernels against calls that bypass the Python functions; the Python side
-// raises friendlier ValueError/TypeError first. STD_TORCH_CHECK raises RuntimeError.
+// raises friendlier ValueError/TypeError first. STD_TORCH_CHECK raises RuntimeError, and so does whatever
+// else is thrown below an operator: which Python type another exception becomes differs between versions
+// of torch. So operators are registered by REID_OPS_BOX, and work is shared out by run_in_parallel.
 #pragma once
 
 #include <torch/csrc/stable/accelerator.h>
@@ -10,9 +12,12 @@
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
 
+#include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <exception>
 #include <optional>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -89,14 +94,67 @@ inline Tensor allocate(const Tensor& like, const std::vector<std::int64_t>& size
   return like;
 }
 
+// An operator's boxed function from which std::runtime_error alone is thrown.
+template <auto kBoxed>
+void guarded(StableIValue* stack, std::uint64_t arguments, std::uint64_t outputs) {
+  try {
+    return kBoxed(stack, arguments, outputs);
+  } catch (const std::exception& error) {  // derived types too: std::overflow_error is OverflowError
+    throw std::runtime_error(error.what());
+  } catch (...) {
+    throw std::runtime_error("an unknown C++ exception");
+  }
+}
+#define REID_OPS_BOX(function) &reid_ops::guarded<TORCH_BOX(function)>
+
+// The next share of [0, items): large ones first, single items at the end.
+class Shares {
+ public:
+  Shares(std::int64_t items, std::int64_t threads) : items_(items), parts_(4 * threads) {}
+
+  bool take(std::int64_t& begin, std::int64_t& end) {
+    begin = next_.load(std::memory_order_relaxed);
+    do {
+      if (begin >= items_) return false;
+      end = begin + std::max<std::int64_t>(1, (items_ - begin) / parts_);
+    } while (!next_.compare_exchange_weak(begin, end, std::memory_order_relaxed));
+    return true;
+  }
+  void drop_rest() { next_.store(items_, std::memory_order_relaxed); }
+
+ private:
+  const std::int64_t items_, parts_;
+  std::atomic<std::int64_t> next_{0};
+};
+
+// body(begin, end) for shares of [0, items), in one parallel region of torch's thread pool. Threads take
+// shares as they come, so that one that has to wait for its processor does not hold the others up.
+// What body throws, the first of it, is thrown again here: not through torch's pool.
+template <typename Body>
+void run_in_parallel(std::int64_t items, const Body& body) {
+  if (items <= 0) return;
+  const std::int64_t threads = std::min<std::int64_t>(torch::stable::get_num_threads(), items);
+  if (threads == 1) return body(std::int64_t{0}, items);
+  Shares shares(items, threads);
+  std::atomic<bool> failed{false};
+  std::string problem;
+  const auto work = [&](std::int64_t, std::int64_t) {
+    try {
+      for (std::int64_t begin, end; shares.take(begin, end);) body(begin, end);
+    } catch (const std::exception& error) {
+      shares.drop_rest();
+      if (!failed.exchange(true)) problem = error.what();
+    }
+  };
+  torch::stable::parallel_for(0, threads, 1, work);
+  if (failed) throw std::runtime_error(problem);
+}
+
 // Runs call's work items over torch's thread pool.
 template <typename Call>
 void run_on_cpu(const Call& call) {
-  const std::int64_t threads = torch::stable::get_num_threads();
-  const std::int64_t items = cpu_items(call, threads);
-  if (threads == 1) return cpu_run(call, items, 0, items);
-  torch::stable::parallel_for(
-      0, items, 1, [&](std::int64_t begin, std::int64_t end) { cpu_run(call, items, begin, end); });
+  const std::int64_t items = cpu_items(call, torch::stable::get_num_threads());
+  run_in_parallel(items, [&](std::int64_t begin, std::int64_t end) { cpu_run(call, items, begin, end); });
 }
 
 #if defined(REID_OPS_EMULATION)

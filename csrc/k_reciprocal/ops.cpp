@@ -336,17 +336,17 @@ struct Cuda {
 template <typename Device>
 void register_implementation(torch::stable::detail::StableLibrary& library) {
   using Ops = Implementation<Device>;
-  library.impl("k_reciprocal_nearest", TORCH_BOX(&Ops::nearest));
-  library.impl("k_reciprocal_reverse_ranks", TORCH_BOX(&Ops::reverse_ranks));
-  library.impl("k_reciprocal_set_sizes", TORCH_BOX(&Ops::set_sizes));
-  library.impl("k_reciprocal_sets", TORCH_BOX(&Ops::sets));
-  library.impl("k_reciprocal_pair_distances", TORCH_BOX(&Ops::pair_distances));
-  library.impl("k_reciprocal_encode", TORCH_BOX(&Ops::encode));
-  library.impl("k_reciprocal_expand_sizes", TORCH_BOX(&Ops::expand_sizes));
-  library.impl("k_reciprocal_expand", TORCH_BOX(&Ops::expand));
-  library.impl("k_reciprocal_invert_sizes", TORCH_BOX(&Ops::invert_sizes));
-  library.impl("k_reciprocal_invert", TORCH_BOX(&Ops::invert));
-  library.impl("k_reciprocal_blend", TORCH_BOX(&Ops::blend));
+  library.impl("k_reciprocal_nearest", REID_OPS_BOX(&Ops::nearest));
+  library.impl("k_reciprocal_reverse_ranks", REID_OPS_BOX(&Ops::reverse_ranks));
+  library.impl("k_reciprocal_set_sizes", REID_OPS_BOX(&Ops::set_sizes));
+  library.impl("k_reciprocal_sets", REID_OPS_BOX(&Ops::sets));
+  library.impl("k_reciprocal_pair_distances", REID_OPS_BOX(&Ops::pair_distances));
+  library.impl("k_reciprocal_encode", REID_OPS_BOX(&Ops::encode));
+  library.impl("k_reciprocal_expand_sizes", REID_OPS_BOX(&Ops::expand_sizes));
+  library.impl("k_reciprocal_expand", REID_OPS_BOX(&Ops::expand));
+  library.impl("k_reciprocal_invert_sizes", REID_OPS_BOX(&Ops::invert_sizes));
+  library.impl("k_reciprocal_invert", REID_OPS_BOX(&Ops::invert));
+  library.impl("k_reciprocal_blend", REID_OPS_BOX(&Ops::blend));
 }
 
 }  // namespace

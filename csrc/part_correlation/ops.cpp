@@ -317,10 +317,10 @@ struct Cuda {  // wants contiguous inputs
 template <typename Device>
 void register_implementation(torch::stable::detail::StableLibrary& library) {
   using Ops = Implementation<Device>;
-  library.impl("part_correlation", TORCH_BOX(&Ops::part_correlation));
-  library.impl("part_correlation_grad_signal", TORCH_BOX(&Ops::part_correlation_grad_signal));
-  library.impl("part_correlation_grad_parts", TORCH_BOX(&Ops::part_correlation_grad_parts));
-  library.impl("part_correlation_backward", TORCH_BOX(&Ops::part_correlation_backward));
+  library.impl("part_correlation", REID_OPS_BOX(&Ops::part_correlation));
+  library.impl("part_correlation_grad_signal", REID_OPS_BOX(&Ops::part_correlation_grad_signal));
+  library.impl("part_correlation_grad_parts", REID_OPS_BOX(&Ops::part_correlation_grad_parts));
+  library.impl("part_correlation_backward", REID_OPS_BOX(&Ops::part_correlation_backward));
 }
 
 }  // namespace

@@ -44,12 +44,12 @@ struct CudaPolygon {
 
 // A block's view of one image's region. Needs at least two warps.
 struct CudaRegion {
-  Box box;
-  Span rows, columns;
-  Point center;
-  int count;
-  Shape shape;
-  std::int64_t width;
+  Box box = {};
+  Span rows = {}, columns = {};
+  Point center = {};
+  int count = 0;
+  Shape shape = Shape::kHull;
+  std::int64_t width = 0;
 
   // Draws the image's box and polygon; false, without a barrier, when nothing is erased. Every thread
   // draws the same box, which is quicker than handing it round.

@@ -90,8 +90,8 @@ struct Cuda {
 template <typename Device>
 void register_implementation(torch::stable::detail::StableLibrary& library) {
   using Ops = Implementation<Device>;
-  library.impl("polygon_erase", TORCH_BOX(&Ops::polygon_erase));
-  library.impl("polygon_erase_", TORCH_BOX(&Ops::polygon_erase_));
+  library.impl("polygon_erase", REID_OPS_BOX(&Ops::polygon_erase));
+  library.impl("polygon_erase_", REID_OPS_BOX(&Ops::polygon_erase_));
 }
 
 }  // namespace

@@ -1,12 +1,8 @@
 // similarity_graph on CUDA: the launches. Kernels are in cuda_graph.h, cuda_affine.h, cuda_features.h,
 // cuda_sums.h and cuda_cluster.h.
 #include <algorithm>
-#include <cstdlib>
-#include <cstring>
 #include <map>
 #include <mutex>
-#include <stdexcept>
-#include <string>
 #include <tuple>
 
 #include "similarity_graph/cuda_affine.h"
@@ -82,17 +78,6 @@ cudaError_t launch_graph(const GraphBackward& call, cudaStream_t stream) {
 
 // ------------------------------------------------------------------ evaluation in one kernel
 
-// REID_OPS_HSGM_CLUSTER: blocks of a cluster, 0 for none; -1 where the choice is ours.
-int wished_cluster() {
-  const char* wish = std::getenv("REID_OPS_HSGM_CLUSTER");
-  if (wish == nullptr || *wish == '\0' || std::strcmp(wish, "auto") == 0) return -1;
-  for (const int blocks : {0, 1, 2, 4, 8, 16}) {
-    if (wish == std::to_string(blocks)) return blocks;
-  }
-  throw std::invalid_argument(std::string("REID_OPS_HSGM_CLUSTER must be auto, 0, 1, 2, 4, 8 or 16, got ") +
-                              wish);
-}
-
 int channels_of_block(const Geometry& geometry, int blocks) {
   return static_cast<int>((geometry.channels + blocks - 1) / blocks);
 }
@@ -120,7 +105,7 @@ template <typename S, typename T, typename Kernel>
 int cluster_of(Kernel kernel, const EvaluateAtOnce& call) {
   constexpr std::size_t kHalf = 113 * 1024;  // of 228 KB, 1 KB a block being the system's
   const Geometry& geometry = call.excite.features.geometry;
-  const int wish = wished_cluster();
+  const int wish = call.blocks;
   if (wish == 0) return 0;
   alignas(16) unsigned char base[16];
   for (const std::size_t most : {kHalf, 2 * kHalf}) {
@@ -131,10 +116,6 @@ int cluster_of(Kernel kernel, const EvaluateAtOnce& call) {
       if (bytes <= most && portable && remembered_fit(kernel, blocks, bytes)) return blocks;
       if (wish > 0) break;
     }
-  }
-  if (wish > 0) {
-    throw std::invalid_argument("REID_OPS_HSGM_CLUSTER=" + std::to_string(wish) +
-                                ": this device cannot hold an image in a cluster of so many blocks");
   }
   return 0;
 }

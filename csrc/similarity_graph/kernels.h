@@ -193,6 +193,7 @@ struct EvaluateAtOnce {
   const void* bias;          // in  Real [G, C]
   const double* batch_mean;  // in  [G, C]
   const double* inverse;     // in  [G, C]
+  int blocks;                // of a cluster: 0 for never, a number to insist on, -1 for a choice
   bool* taken;               // out, on the host: false where no cluster fits, and nothing was launched
 };
 
@@ -214,8 +215,6 @@ REID_OPS_SIMILARITY_GRAPH_CALLS(REID_OPS_DECLARE)
 #define REID_OPS_DECLARE(Call) cudaError_t cuda_launch(const Call& call, cudaStream_t stream);
 REID_OPS_SIMILARITY_GRAPH_CALLS(REID_OPS_DECLARE)
 #undef REID_OPS_DECLARE
-
-// In the environment REID_OPS_HSGM_CLUSTER: 0 for never, a number of blocks to insist on, else a choice.
 cudaError_t cuda_launch(const EvaluateAtOnce& call, cudaStream_t stream);
 #endif
 

@@ -169,6 +169,7 @@ struct Implementation : GraphOperators<Device> {
     all.batch_mean =
         static_cast<const double*>(checked(batch_mean, "batch_mean", x, table, ScalarType::Double));
     all.inverse = static_cast<const double*>(checked(inverse, "inverse", x, table, ScalarType::Double));
+    all.blocks = wished_cluster();
     if (Device::run_at_once(all, x)) return y;
 
     const Tensor partial = empty(x, {images, squeeze.features.chunks(), height, width}, type);
@@ -242,13 +243,10 @@ struct Cpu {
     const auto run_images = [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t image = begin; image < end; ++image) (run_image(calls, image, images), ...);
     };
-    const std::int64_t threads = torch::stable::get_num_threads();
-    if (threads == 1) {
-      run_images(0, images);
-    } else if (images < threads) {  // too few images to share out: share out the work on each
+    if (images < torch::stable::get_num_threads()) {  // too few to share out: share out the work on each
       (run_if_any(calls), ...);
     } else {
-      torch::stable::parallel_for(0, images, 1, run_images);
+      run_in_parallel(images, run_images);
     }
   }
 
@@ -276,13 +274,9 @@ struct Cpu {
   static void run_steps(const Call& call) {
     const int steps = cpu_steps(call);
     for (int step = 0; step < steps; ++step) {
-      const std::int64_t items = cpu_items(call, step);
-      if (torch::stable::get_num_threads() == 1) {
-        cpu_run(call, step, 0, items);
-      } else {
-        torch::stable::parallel_for(
-            0, items, 1, [&](std::int64_t begin, std::int64_t end) { cpu_run(call, step, begin, end); });
-      }
+      run_in_parallel(cpu_items(call, step), [&](std::int64_t begin, std::int64_t end) {
+        cpu_run(call, step, begin, end);
+      });
     }
   }
 };
@@ -296,6 +290,8 @@ struct Cuda {
     bool taken = false;
     call.taken = &taken;
     run(call, tensor);
+    STD_TORCH_CHECK(taken || call.blocks <= 0, kOp, ": REID_OPS_HSGM_CLUSTER=", call.blocks,
+                    ": this device cannot hold an image in a cluster of so many blocks");
     return taken;
   }
 
@@ -314,7 +310,7 @@ struct Cuda {
 template <typename Device>
 void register_implementation(torch::stable::detail::StableLibrary& library) {
   using Ops = Implementation<Device>;
-#define REID_OPS_REGISTER(name) library.impl(#name, TORCH_BOX(&Ops::name));
+#define REID_OPS_REGISTER(name) library.impl(#name, REID_OPS_BOX(&Ops::name));
   REID_OPS_REGISTER(similarity_graph)
   REID_OPS_REGISTER(similarity_graph_backward)
   REID_OPS_REGISTER(similarity_graph_nodes)

@@ -1,6 +1,7 @@
 // similarity_graph: the operators' arguments, checked and turned into what the kernels take.
 #pragma once
 
+#include <cstdlib>
 #include <string>
 #include <vector>
 
@@ -52,6 +53,18 @@ Neighborhood neighborhood_of(std::int64_t radius_squared, bool include_self, std
   Neighborhood result = {static_cast<int>(radius_squared), 0, include_self, static_cast<Edges>(edges)};
   while ((result.reach + 1) * (result.reach + 1) <= radius_squared) ++result.reach;
   return result;
+}
+
+// REID_OPS_HSGM_CLUSTER in the environment: blocks of a cluster, 0 for none; -1 where the choice is ours.
+int wished_cluster() {
+  const char* wish = std::getenv("REID_OPS_HSGM_CLUSTER");
+  const std::string text = wish == nullptr ? "" : wish;
+  if (text.empty() || text == "auto") return -1;
+  for (const int blocks : {0, 1, 2, 4, 8, 16}) {
+    if (text == std::to_string(blocks)) return blocks;
+  }
+  STD_TORCH_CHECK(false, kOp, ": REID_OPS_HSGM_CLUSTER must be auto, 0, 1, 2, 4, 8 or 16, got ", text);
+  return -1;
 }
 
 void check_pooling(std::int64_t pooling, const Integers& scales) {
