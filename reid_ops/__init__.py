@@ -8,8 +8,6 @@ from . import metrics, reference
 from ._extension import build_info, is_available
 from ._version import __version__
 from .augmentation import augment
-from .erasing_transforms import RandomErasing, RandomPolygonErasing
-from .hsgm import HSGM
 from .k_reciprocal import (
     RERANK_PRESETS,
     Neighbours,
@@ -22,9 +20,10 @@ from .k_reciprocal import (
 )
 from .part_correlation import CSNSimilarity, PartCorrelation, csn_similarity, part_correlation
 from .polygon_erasing import occlude, polygon_erase, random_erase
+from .polygon_erasing.transforms import RandomErasing, RandomPolygonErasing
 from .rankers import XQDA, EuclideanRanker, MahalanobisRanker, expand_queries, flip_average, pairwise_distance
 from .search import GalleryIndex
-from .similarity_graph import similarity_graph
+from .similarity_graph import HSGM, similarity_graph
 
 __all__ = [
     "HSGM",

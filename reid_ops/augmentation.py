@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import _checks, _dispatch, _erasing_rule
-from ._erasing_rule import Rule
-from .erasing_transforms import RandomErasing, RandomPolygonErasing
+from . import _checks, _dispatch
+from .polygon_erasing.rule import Rule, check_first_index, check_number, checked_seed
+from .polygon_erasing.transforms import RandomErasing, RandomPolygonErasing
 
 __all__ = ["augment"]
 
@@ -88,15 +88,15 @@ def augment(
     channels = images.shape[1]
     height, width = _check_size(size)
     _checks.check_integer(pad, "pad", 0, MAX_SIDE, _OP)
-    _erasing_rule.check_number(flip, "flip", 0.0, 1.0, _OP)
+    check_number(flip, "flip", 0.0, 1.0, _OP)
     means, deviations = _check_statistics(mean, std, channels)
     if dtype not in OUTPUT_TYPES:
         raise TypeError(f"{_OP}: dtype must be float32, float16 or bfloat16, got {dtype!r}")
     rectangle = checked_erasing(erase, "erase", RandomErasing, means)
     polygons = checked_erasing(polygon, "polygon", RandomPolygonErasing, means)
     sizes = _check_sizes(sizes, images, height - 2 * pad, width - 2 * pad)
-    _erasing_rule.check_first_index(first_index, _OP)
-    value, tensor = _erasing_rule.checked_seed(seed, generator, images.device, _OP)
+    check_first_index(first_index, _OP)
+    value, tensor = checked_seed(seed, generator, images.device, _OP)
     return _dispatch.operators().augment(
         images, sizes, tensor, value, first_index, height, width, pad, math.ceil(flip * 2**32),
         means, deviations, *encoded(rectangle, channels), *encoded(polygons, channels), dtype,
@@ -177,7 +177,7 @@ def _check_statistics(
                 f"{_OP}: {argument} must hold a value for each of {channels} channels, got {values!r}"
             )
         for value in values:
-            _erasing_rule.check_number(value, argument, least, 1e30, _OP)
+            check_number(value, argument, least, 1e30, _OP)
     return [float(value) for value in mean], [float(value) for value in std]
 
 

@@ -9,13 +9,14 @@ import pytest
 import torch
 
 import reid_ops
-from reid_ops import _erasing_rule, reference
+from reid_ops import reference
+from reid_ops.polygon_erasing.rule import Rule, occluding_rules
 from reid_ops.reference import polygon_erasing as steps
-from tests import test_augmentation as augmentation
-from tests import test_part_correlation as part_correlation
-from tests import test_polygon_erasing as polygon_erasing
+from tests.augmentation import test_augmentation as augmentation
 from tests.conftest import Backend
 from tests.k_reciprocal import test_rerank as k_reciprocal
+from tests.part_correlation import test_part_correlation as part_correlation
+from tests.polygon_erasing import test_erase as polygon_erasing
 
 pytest.importorskip("hypothesis")
 
@@ -150,7 +151,7 @@ def test_polygon_erase_of_any_arguments(backend: Backend, data: st.DataObject) -
     assert result is images and torch.equal(images, erased)
     around[1:-1, 1:-1, 1:-1, 1:-2] = 77
     assert (around == 77).all()
-    rule = _erasing_rule.Rule.checked(
+    rule = Rule.checked(
         "test", p=options["p"], area=area, aspect=options["aspect"], points=options["points"], shape="hull",
         placement=options["sampling"], fill="random", mean=None, max_attempts=options["max_attempts"],
     )  # fmt: skip
@@ -173,7 +174,7 @@ def test_boxes_of_occlude_fit(data: st.DataObject) -> None:
     long = data.draw(st.integers(short, min(256 * short, 2**17)))
     height, width = data.draw(st.permutations([short, long]))
     level = data.draw(st.one_of(st.floats(2**-32, 1), st.sampled_from([1.0, 1 - 2**-26, 1 - 2**-17])))
-    (rule,) = _erasing_rule.occluding_rules(
+    (rule,) = occluding_rules(
         "test", level, "polygon", height, width, points=20, aspect=0.35, fill="random", mean=None
     )
     assert level * (1 - 2**-16) - 2**-32 <= rule.area[0] <= level

@@ -50,10 +50,11 @@ TORCH_CUDA_ARCH_LIST=$("$python" -c 'import torch; print("%d.%d" % torch.cuda.ge
 export TORCH_CUDA_ARCH_LIST REID_OPS_CUDA=1
 
 # Every file with tests on CUDA (tests/test_build.py compares): what else lies in tests/ stands on the extras.
-tests=(tests/test_{augmentation,erasing_in_place,erasing_transforms,hsgm,hsgm_cluster,hsgm_module,hsgm_torch}.py
-  tests/k_reciprocal/test_{lists,rerank,torch}.py tests/metrics/test_ranking.py tests/search/test_torch.py
-  tests/test_{operator_properties,part_correlation,part_correlation_torch,polygon_erasing}.py
-  tests/test_{polygon_erasing_input,polygon_erasing_torch,similarity_graph}.py)
+tests=(tests/test_operator_properties.py tests/augmentation/test_augmentation.py
+  tests/part_correlation/test_{part_correlation,torch}.py
+  tests/polygon_erasing/test_{erase,in_place,input,torch,transforms}.py
+  tests/similarity_graph/test_{graph,hsgm,hsgm_cluster,hsgm_module,hsgm_torch}.py
+  tests/k_reciprocal/test_{lists,rerank,torch}.py tests/metrics/test_ranking.py tests/search/test_torch.py)
 
 step build 140 "$python" setup.py --quiet build_ext --inplace
 step tests 100 "$python" -m pytest -q -m cuda -p no:cacheprovider "${tests[@]}"

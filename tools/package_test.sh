@@ -45,7 +45,7 @@ info = reid_ops.build_info()
 print("torch", info["runtime_torch"], "built on", info["torch"], "CUDA", info["cuda"], "loaded", info["loaded"])
 reid_ops._extension.require()'
   "$1" -m pytest -q -m "not emulated and not slow" -p no:cacheprovider \
-    tests/test_part_correlation*.py tests/test_operator_properties.py
+    tests/part_correlation tests/test_operator_properties.py
   cd "$root"
 }
 

@@ -37,7 +37,7 @@ enum class Placement : std::int64_t {
 
 enum class Fill : std::int64_t { kRandom, kChannel, kPixel, kConstant };
 
-// The arguments of an erasing op as integers. Python fills it in (reid_ops/_erasing_rule.py).
+// The arguments of an erasing op as integers. Python fills it in (reid_ops/polygon_erasing/rule.py).
 struct Rule {
   std::int64_t threshold;                // erase when a word is below it: p * 2^32
   std::int64_t area_low, area_span;      // share of the image, units of 2^-32

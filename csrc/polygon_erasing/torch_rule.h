@@ -25,7 +25,7 @@ inline ElementType element_type_of(const Tensor& tensor, const char* op, const c
   }
 }
 
-// The layout of `numbers` is that of Rule: reid_ops/_erasing_rule.py, Rule.encode.
+// The layout of `numbers` is that of Rule: reid_ops/polygon_erasing/rule.py, Rule.encode.
 inline Rule checked_rule(const std::vector<std::int64_t>& numbers, const char* op) {
   STD_TORCH_CHECK(numbers.size() == kRuleLength, op, ": a rule must have ", kRuleLength, " numbers, got ",
                   numbers.size());

@@ -274,9 +274,8 @@ struct Cpu {
   static void run_steps(const Call& call) {
     const int steps = cpu_steps(call);
     for (int step = 0; step < steps; ++step) {
-      run_in_parallel(cpu_items(call, step), [&](std::int64_t begin, std::int64_t end) {
-        cpu_run(call, step, begin, end);
-      });
+      run_in_parallel(cpu_items(call, step),
+                      [&](std::int64_t begin, std::int64_t end) { cpu_run(call, step, begin, end); });
     }
   }
 };

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .._erasing_rule import Rule
+from ..polygon_erasing.rule import Rule
 from .philox import scale_word
 from .polygon_erasing import GEOMETRY, Words, erase
 

@@ -15,8 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .. import _erasing_rule
-from .._erasing_rule import Rule
+from ..polygon_erasing.rule import MIN_POINTS, Rule, checked_seed, checked_value_range, occluding_rules
 from .philox import philox4x32, scale_word
 
 __all__ = [
@@ -223,11 +222,11 @@ def erase_by_rule(
     return_attempts: bool,
 ) -> Erased:
     """:func:`erase` for any seed, with the results that were asked for."""
-    number, tensor = _erasing_rule.checked_seed(seed, generator, images.device, op)
+    number, tensor = checked_seed(seed, generator, images.device, op)
     if tensor is not None:
         number, *further = tensor.flatten().tolist()
         first_index += sum(further)
-    limits = _erasing_rule.checked_value_range(value_range, images.dtype, op)
+    limits = checked_value_range(value_range, images.dtype, op)
     values = rule.values(images.shape[1], images.dtype, limits, op)
     erased, mask, attempts = erase(images, rule, number, first_index, values)
     if inplace:
@@ -288,7 +287,7 @@ def random_erase(
     """Random erasing of rectangles; arguments and results as :func:`reid_ops.random_erase`."""
     op = "random_erase"
     rule = Rule.checked(
-        op, p=p, area=area, aspect=aspect, points=_erasing_rule.MIN_POINTS, shape="rectangle",
+        op, p=p, area=area, aspect=aspect, points=MIN_POINTS, shape="rectangle",
         placement=anchor, fill=fill, mean=mean, max_attempts=max_attempts,
     )  # fmt: skip
     return erase_by_rule(
@@ -311,10 +310,10 @@ def occlude(
 ) -> Tensor:
     """An occluded test set (HENet, Fig. 5); arguments as in :func:`reid_ops.occlude`."""
     op = "occlude"
-    rules = _erasing_rule.occluding_rules(
+    rules = occluding_rules(
         op, level, kind, *images.shape[2:], points=points, aspect=aspect, fill=fill, mean=mean
     )
-    limits = _erasing_rule.checked_value_range(value_range, images.dtype, op)
+    limits = checked_value_range(value_range, images.dtype, op)
     erased = images.clone()
     for rule in rules:
         values = rule.values(images.shape[1], images.dtype, limits, op)

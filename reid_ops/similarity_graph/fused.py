@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from . import _dispatch, _hsgm_interpolated
-from ._hsgm_plan import Plan, map_sizes
+from .. import _dispatch
+from . import interpolated
+from .plan import Plan, map_sizes
 
 
 def pixels_of_maps(plan: Plan, like: Tensor, height: int, width: int) -> Tensor:
@@ -157,7 +158,7 @@ class _Fused(torch.autograd.Function):
         counts = count * pixels_of_maps(plan, count, height, width)
         inverse = (batch_variance + plan.eps).rsqrt()
         scale, shift = ops.similarity_graph_affine(channel, mean, weight, bias, batch_mean, inverse, *size)
-        excite = _hsgm_interpolated.excite if plan.interpolated else _excite
+        excite = interpolated.excite if plan.interpolated else _excite
         y = excite(x, centred, scale, shift, plan)  # Eqs. 9-11
 
         ctx.save_for_backward(
@@ -181,7 +182,7 @@ class _Fused(torch.autograd.Function):
         ) = ctx.saved_tensors  # fmt: skip
         height, width = grad_y.shape[2:]
         size = (height, width, *plan.maps)
-        passes = _hsgm_interpolated.backward if plan.interpolated else _backward
+        passes = interpolated.backward if plan.interpolated else _backward
         (sums, total, moment), input_gradient = passes(grad_y, centred, scale, shift, plan)
         normalized = (channel, mean, weight, batch_mean, inverse)
         grad_weight, grad_bias = ops.similarity_graph_affine_sums(total, moment, *normalized, *size)

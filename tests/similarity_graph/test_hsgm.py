@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 import reid_ops
 from tests.conftest import Backend
-from tests.hsgm_support import Results, assert_close, make, run
-from tests.test_similarity_graph import DTYPES, ROUNDING
+from tests.similarity_graph.support import Results, assert_close, make, run
+from tests.similarity_graph.test_graph import DTYPES, ROUNDING
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "default": {},

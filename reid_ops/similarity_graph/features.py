@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ._hsgm_plan import OP
+from .plan import OP
 
 
 class _Found(Exception):

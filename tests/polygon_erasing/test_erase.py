@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 import reid_ops
-from reid_ops import _erasing_rule, reference
+from reid_ops import reference
+from reid_ops.polygon_erasing.rule import Rule
 from reid_ops.reference import polygon_erasing as steps
 from reid_ops.reference.philox import philox4x32
 from tests.conftest import Backend, other_thread_count
@@ -277,7 +278,7 @@ def test_raster_rule_is_exact_against_scipy(backend: Backend, points: int) -> No
     for sampling in ("continuous", "published_code"):
         options = {"p": 1.0, "area": (0.1, 0.7), "points": points}
         _, mask = reid_ops.polygon_erase(images, seed=points, sampling=sampling, return_mask=True, **options)
-        rule = _erasing_rule.Rule.checked(
+        rule = Rule.checked(
             "test",
             aspect=0.35,
             shape="hull",

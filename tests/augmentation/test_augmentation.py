@@ -12,7 +12,7 @@ from torch import Tensor
 
 import reid_ops
 from reid_ops import reference
-from reid_ops._erasing_rule import Rule
+from reid_ops.polygon_erasing.rule import Rule
 from reid_ops.reference.augmentation import draw_geometry
 from tests.conftest import Backend, other_thread_count
 

@@ -6,7 +6,7 @@ import itertools
 from dataclasses import dataclass
 from typing import Any
 
-from . import _checks
+from .. import _checks
 
 OP = "HSGM"
 MAX_LEVELS = 6  # csrc/similarity_graph/geometry.h

@@ -15,7 +15,7 @@ from torch.autograd import forward_ad
 
 import reid_ops
 from tests.conftest import Backend
-from tests.hsgm_support import assert_close, make, run
+from tests.similarity_graph.support import assert_close, make, run
 
 
 @pytest.mark.parametrize("frozen", ["theta", "delta", "weight", "x"])

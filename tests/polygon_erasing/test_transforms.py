@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 import reid_ops
 from reid_ops import reference
 from tests.conftest import Backend
-from tests.test_polygon_erasing import random_images
+from tests.polygon_erasing.test_erase import random_images
 
 
 def torchvision_v2() -> Any:

@@ -15,7 +15,7 @@ from reid_ops import reference
 from tests.conftest import Backend
 from tests.cuda_support import capture, on_another_stream
 from tests.instruction_set_support import INSTRUCTION_SETS, run_with
-from tests.test_part_correlation import random_inputs
+from tests.part_correlation.test_part_correlation import random_inputs
 
 
 @pytest.mark.parametrize("pool", [1, 2])
@@ -229,7 +229,7 @@ def test_every_instruction_set(instruction_set: str) -> None:
     """The wheel's older code paths, in a process of their own: the choice is made once."""
     code = (
         "import torch, reid_ops\n"
-        "from tests import test_part_correlation as t\n"
+        "from tests.part_correlation import test_part_correlation as t\n"
         "from tests.conftest import Backend\n"
         "backend = Backend('cpu', 'cpu', 'reid_ops')\n"
         "for name in t.SHAPES:\n"

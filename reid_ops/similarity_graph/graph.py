@@ -1,4 +1,4 @@
-"""Neighbour-similarity graphs: kernels behind autograd (HSGNet, Eqs. 3-5 and 8). HSGM: ``hsgm.py``."""
+"""Neighbour-similarity graphs: kernels behind autograd (HSGNet, Eqs. 3-5 and 8). HSGM: :mod:`.hsgm`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import _checks, _dispatch
-from .reference.similarity_graph import graph_within
+from .. import _checks, _dispatch
+from ..reference.similarity_graph import graph_within
 
 __all__ = ["similarity_graph"]
 

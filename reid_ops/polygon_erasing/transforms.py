@@ -9,11 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import _erasing_rule
-from ._erasing_rule import PUBLISHED_MEAN, Rule
-from ._image_transform import ImageTransform
-from .polygon_erasing import check_anchor, check_polygon, check_sampling, erase_by_rule
-from .reference.polygon_erasing import erase_by_rule as reference_erase_by_rule
+from ..reference.polygon_erasing import erase_by_rule as reference_erase_by_rule
+from .erase import check_anchor, check_polygon, check_sampling, erase_by_rule
+from .image_transform import ImageTransform
+from .rule import MIN_POINTS, PUBLISHED_MEAN, Rule, check_first_index, checked_seed, checked_value_range
 
 __all__ = ["RandomErasing", "RandomPolygonErasing"]
 
@@ -34,10 +33,10 @@ class _Erasing(ImageTransform):
     ) -> None:
         super().__init__()
         name = type(self).__name__
-        _erasing_rule.checked_value_range(value_range, torch.float32, name)
+        checked_value_range(value_range, torch.float32, name)
         if seed is not None:
             device = seed.device if isinstance(seed, Tensor) else torch.device("cpu")
-            _erasing_rule.checked_seed(seed, generator, device, name)
+            checked_seed(seed, generator, device, name)
         if isinstance(seed, Tensor) and seed.numel() != 1:
             raise ValueError(f"{name}: seed must have one element, got shape {tuple(seed.shape)}")
         if impl not in ("fused", "reference"):
@@ -58,7 +57,7 @@ class _Erasing(ImageTransform):
 
     @first_index.setter
     def first_index(self, value: int) -> None:
-        _erasing_rule.check_first_index(value, type(self).__name__)
+        check_first_index(value, type(self).__name__)
         self._seen.fill_(value)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -74,7 +73,7 @@ class _Erasing(ImageTransform):
         device = image.device if isinstance(image, Tensor) else torch.device("cpu")
         worker = _seed_of_worker()
         if self.seed is None:
-            _, drawn = _erasing_rule.checked_seed(None, self.generator, device, type(self).__name__)
+            _, drawn = checked_seed(None, self.generator, device, type(self).__name__)
             assert drawn is not None
             # Each worker, at each epoch, starts with a copy of the same generator.
             return (drawn if self.generator is None else drawn ^ worker), 0
@@ -210,7 +209,7 @@ class RandomErasing(_Erasing):
         name = "RandomErasing"
         check_anchor(anchor, name)
         rule = Rule.checked(
-            name, p=p, area=area, aspect=aspect, points=_erasing_rule.MIN_POINTS, shape="rectangle",
+            name, p=p, area=area, aspect=aspect, points=MIN_POINTS, shape="rectangle",
             placement=anchor, fill=fill, mean=mean, max_attempts=max_attempts,
         )  # fmt: skip
         super().__init__(rule, value_range, seed, generator, inplace, impl)

@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from tests.conftest import Backend, other_thread_count
 from tests.cuda_support import capture, on_another_stream
-from tests.hsgm_support import make, run
+from tests.similarity_graph.support import make, run
 
 
 def test_other_layouts(backend: Backend) -> None:
@@ -185,7 +185,7 @@ def test_autocast(backend: Backend) -> None:
 PROCESSES = """
 import sys, torch, reid_ops
 from torch.nn.parallel import DistributedDataParallel
-from tests.hsgm_support import make, run, assert_close
+from tests.similarity_graph.support import make, run, assert_close
 rank, store, impl = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
 torch.manual_seed(1)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from . import _checks
+from .. import _checks
 
 MIN_POINTS, MAX_POINTS = 3, 256
 MAX_ATTEMPTS = 1_000_000

@@ -9,7 +9,7 @@ import torch
 
 import reid_ops
 from tests.conftest import Backend
-from tests.test_polygon_erasing_torch import operator_arguments
+from tests.polygon_erasing.test_torch import operator_arguments
 
 IMAGES = torch.zeros(2, 3, 8, 6)
 BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {

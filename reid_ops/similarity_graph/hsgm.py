@@ -1,4 +1,4 @@
-"""The hierarchical similarity graph module (HSGNet, section III) over :mod:`reid_ops.similarity_graph`."""
+"""The hierarchical similarity graph module (HSGNet, section III) over :mod:`.graph`."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import _checks, _dispatch, reference
-from ._hsgm_features import features_of
-from ._hsgm_fused import evaluate, fused
-from ._hsgm_plan import MAX_SCALES, OP, POOLINGS, Plan, check_choice, divisions_of, map_sizes
-from .similarity_graph import EDGES, MAX_REACH, check_edges, squared_radius
+from .. import _checks, _dispatch, reference
+from .features import features_of
+from .fused import evaluate, fused
+from .graph import EDGES, MAX_REACH, check_edges, squared_radius
+from .plan import MAX_SCALES, OP, POOLINGS, Plan, check_choice, divisions_of, map_sizes
 
 __all__ = ["HSGM"]
 

@@ -13,8 +13,8 @@ import torch
 
 from reid_ops import _dispatch
 from tests.conftest import Backend
-from tests.hsgm_support import make
-from tests.test_similarity_graph import DTYPES, ROUNDING
+from tests.similarity_graph.support import make
+from tests.similarity_graph.test_graph import DTYPES, ROUNDING
 
 WISH = "REID_OPS_HSGM_CLUSTER"
 OPTIONS: dict[str, dict[str, Any]] = {

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 import reid_ops
-from reid_ops import _erasing_rule, reference
+from reid_ops import reference
+from reid_ops.polygon_erasing.rule import Rule
 from tests.conftest import Backend
 from tests.cuda_support import capture, on_another_stream
-from tests.test_polygon_erasing import DTYPES, random_images
+from tests.polygon_erasing.test_erase import DTYPES, random_images
 
 # ------------------------------------------------------------------------------------ results
 
@@ -125,7 +126,7 @@ def operator_arguments(
     backend: Backend, dtype: torch.dtype = torch.float32, fill: str = "random"
 ) -> tuple[Any, ...]:
     images = random_images((3, 3, 12, 9), dtype, backend.device)
-    rule = _erasing_rule.Rule.checked(
+    rule = Rule.checked(
         "test", p=1.0, area=(0.2, 0.4), aspect=0.5, points=7, shape="hull", placement="continuous", fill=fill,
         mean=None, max_attempts=100,
     )  # fmt: skip

@@ -274,7 +274,7 @@ def test_every_instruction_set(instruction_set: str) -> None:
     """The wheel's older code paths, in a process of their own: the choice is made once."""
     code = (
         "import torch, reid_ops\n"
-        "from tests import test_similarity_graph as graphs, test_hsgm as modules\n"
+        "from tests.similarity_graph import test_graph as graphs, test_hsgm as modules\n"
         "torch.manual_seed(0)\n"
         "for shape, neighborhood in graphs.GRAPHS.values():\n"
         "    for edges in graphs.EDGES:\n"

@@ -8,14 +8,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import _dispatch, _erasing_rule
-from ._erasing_rule import Rule
+from .. import _dispatch
+from .rule import (
+    FILLS,
+    MIN_POINTS,
+    Rule,
+    check_first_index,
+    check_images,
+    checked_seed,
+    checked_value_range,
+    occluding_rules,
+)
 
 __all__ = ["occlude", "polygon_erase", "random_erase"]
 
 Erased = Tensor | tuple[Tensor, ...]
 
-_CONSTANT = _erasing_rule.FILLS["mean"]
+_CONSTANT = FILLS["mean"]
 _FILL_POSITION = 8  # in Rule.encode()
 
 _implementations: list[torch.library.Library] = []  # a Library's registrations go when it does
@@ -166,7 +175,7 @@ def random_erase(
     op = "random_erase"
     check_anchor(anchor, op)
     rule = Rule.checked(
-        op, p=p, area=area, aspect=aspect, points=_erasing_rule.MIN_POINTS, shape="rectangle",
+        op, p=p, area=area, aspect=aspect, points=MIN_POINTS, shape="rectangle",
         placement=anchor, fill=fill, mean=mean, max_attempts=max_attempts,
     )  # fmt: skip
     return erase_by_rule(
@@ -215,8 +224,8 @@ def occlude(
         >>> curve = [reid_ops.occlude(gallery, level, "both") for level in (0.1, 0.2, 0.3, 0.4)]
     """
     op = "occlude"
-    _erasing_rule.check_images(images, op)
-    rules = _erasing_rule.occluding_rules(
+    check_images(images, op)
+    rules = occluding_rules(
         op, level, kind, *images.shape[2:], points=points, aspect=aspect, fill=fill, mean=mean
     )
     if not rules:
@@ -256,11 +265,11 @@ def _run(
     inplace: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Checks what a rule does not hold, then calls the operator: (images, mask or empty, attempts)."""
-    _erasing_rule.check_images(images, op)
-    _erasing_rule.check_first_index(first_index, op)
-    value_range = _erasing_rule.checked_value_range(value_range, images.dtype, op)
+    check_images(images, op)
+    check_first_index(first_index, op)
+    value_range = checked_value_range(value_range, images.dtype, op)
     values = rule.values(images.shape[1], images.dtype, value_range, op)
-    value, tensor = _erasing_rule.checked_seed(seed, generator, images.device, op)
+    value, tensor = checked_seed(seed, generator, images.device, op)
     arguments = (tensor, value, first_index, rule.encode(), values, return_mask)
     if not inplace:
         return _dispatch.call("polygon_erase", images, *arguments)

@@ -7,8 +7,8 @@ import torch
 
 import reid_ops
 from tests.conftest import Backend
-from tests.test_polygon_erasing import random_images
-from tests.test_polygon_erasing_torch import operator_arguments
+from tests.polygon_erasing.test_erase import random_images
+from tests.polygon_erasing.test_torch import operator_arguments
 
 
 def test_autograd_notices(backend: Backend) -> None:

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import _dispatch
-from ._hsgm_plan import Plan
+from .. import _dispatch
+from .plan import Plan
 
 
 def to_whole_extent(parts: Sequence[int], size: int, like: Tensor) -> list[Tensor]:
