@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -17,8 +18,10 @@ from torch import Tensor
 
 from .._output import replacing
 
-FORMAT = "reid_features 1"
+FORMAT = "reid_features 2"
 DTYPES = {torch.float16: "F16", torch.float32: "F32"}  # safetensors' names
+DIGEST = 16  # bytes of the BLAKE2b digest that ends a file: of everything before it, the header included
+CHUNK = 4 << 20  # bytes read at a time
 ROWS = 8192  # of a block, where a block is not given
 UNKNOWN = -1  # identity or camera of an image of which nothing is known
 
@@ -198,9 +201,16 @@ def write_features(
         }
         kinds["features"] = (DTYPES[dtype], (count, width), dtype.itemsize)
         kinds["paths"] = ("U8", names.shape, 1)
-        file.write(_header(kinds, source))
+        kinds["digest"] = ("U8", (DIGEST,), 1)
+        digest = hashlib.blake2b(digest_size=DIGEST)
+
+        def write(content: bytes) -> None:
+            digest.update(content)
+            file.write(content)
+
+        write(_header(kinds, source))
         for tensor in labels.values():
-            file.write(tensor.contiguous().numpy().tobytes())
+            write(tensor.contiguous().numpy().tobytes())
         for block in chain((first,), blocks):
             if block.dim() != 2 or block.shape[1] != width:
                 raise ValueError(
@@ -212,11 +222,12 @@ def write_features(
                 name = paths[written + int((~finite).nonzero()[0])]
                 reason = "not finite" if not block.isfinite().all() else "too large for float16: use float32"
                 raise ValueError(f"{function}: features must be finite, but those of {name} are {reason}")
-            file.write(stored.contiguous().numpy().tobytes())
+            write(stored.contiguous().numpy().tobytes())
             written += len(block)
         if written != count:
             raise ValueError(f"{function}: features must have {count} rows, as paths, got {written}")
-        file.write(names.numpy().tobytes())
+        write(names.numpy().tobytes())
+        file.write(digest.digest())
         file.flush()
         os.fsync(file.fileno())
 
@@ -258,12 +269,24 @@ def load_features(path: str | os.PathLike[str]) -> Features:
             tensors = {name: file.get_tensor(name) for name in ("features", "identities", "cameras", "paths")}
     except SafetensorError as error:
         raise ValueError(f"{function}: {path} is damaged or not a safetensors file ({error})") from error
+    if not _is_whole(path):
+        raise ValueError(f"{function}: {path} is damaged: its checksum is another")
     try:
         source = Source.from_json(metadata["source"]) if metadata.get("source") else None
         paths = decode_paths(tensors.pop("paths"))
         return Features(**tensors, paths=paths, source=source)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{function}: {path} is damaged ({error})") from error
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a file ends with the digest of all before it."""
+    digest, left = hashlib.blake2b(digest_size=DIGEST), path.stat().st_size - DIGEST
+    with path.open("rb") as file:
+        while left > 0 and (content := file.read(min(left, CHUNK))):
+            digest.update(content)
+            left -= len(content)
+        return left == 0 and file.read() == digest.digest()
 
 
 def encode_paths(paths: Sequence[str]) -> Tensor:

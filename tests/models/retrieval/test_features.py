@@ -150,7 +150,7 @@ def test_the_file_is_a_safetensors_file(tmp_path: Path) -> None:
     features = some_features()
     save_features(tmp_path / "f.safetensors", features, dtype=torch.float32)
     tensors = load_file(tmp_path / "f.safetensors")
-    assert sorted(tensors) == ["cameras", "features", "identities", "paths"]
+    assert sorted(tensors) == ["cameras", "digest", "features", "identities", "paths"]
     assert torch.equal(tensors["features"], features.features)
     assert torch.equal(tensors["cameras"], features.cameras)
     assert torch.equal(tensors["paths"], encode_paths(features.paths))
@@ -166,6 +166,26 @@ def test_tensors_of_numbers_start_at_a_multiple_of_eight(dtype: torch.dtype, tmp
     assert [name for name in header if name != "__metadata__"][:2] == ["identities", "cameras"]
     for name in ("features", "identities", "cameras"):
         assert (start + header[name]["data_offsets"][0]) % 8 == 0
+
+
+def test_no_flipped_bit_goes_unnoticed(tmp_path: Path) -> None:
+    file = tmp_path / "features.safetensors"
+    features = torch.arange(12.0).reshape(3, 4)
+    labels = torch.tensor([4, -1, 7]), torch.tensor([0, 1, 2])
+    save_features(file, Features(features, *labels, ["a.png", "b.png", "c.png"]))
+    content = file.read_bytes()
+    for place in range(len(content)):
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << place % 8
+        file.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"features\.safetensors"):
+            load_features(file)
+    for length in (0, 7, len(content) // 2, len(content) - 1):
+        file.write_bytes(content[:length])
+        with pytest.raises(ValueError, match=r"features\.safetensors"):
+            load_features(file)
+    file.write_bytes(content)
+    assert load_features(file).paths == ["a.png", "b.png", "c.png"]
 
 
 def test_parts_are_the_features(model: Baseline, records: tuple[ImageRecord, ...]) -> None:
@@ -263,7 +283,7 @@ def test_other_files_are_refused(model: Baseline, tmp_path: Path) -> None:
             load_features(file)
     save_model(model, file)
     with pytest.raises(
-        ValueError, match=r"must be a file of features \('reid_features 1'\), got 'reid_models 1'"
+        ValueError, match=r"must be a file of features \('reid_features 2'\), got 'reid_models 1'"
     ):
         load_features(file)
 

@@ -42,7 +42,7 @@ from tests.models.cli.retrieval.support import SIZE, refused, reid
         ),
         ("index images --output i.index", "--model must be given for images, such as images"),
         ("index images --model run --output no/i.index", "--output must be in a folder that exists"),
-        ("index run/best.safetensors --output i.index", "must be a file of features ('reid_features 1')"),
+        ("index run/best.safetensors --output i.index", "must be a file of features ('reid_features 2')"),
         ("index images --model run --recall 2 --output i.index", "recall must be in (0, 1], got 2.0"),
         ("search x.png --index gone", "index must be a file, got gone"),
         ("search x.png --index run/recipe.yaml", "run/recipe.yaml is not a gallery index"),
