@@ -13,6 +13,7 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from .._suggest import unknown
+from .._yaml import parse_yaml
 
 METRICS = ("rank1", "rank5", "mAP")  # of targets, in this order
 SUFFIXES = (".yaml", ".yml")
@@ -117,10 +118,10 @@ def _copied(value: Any) -> Any:
 
 def _read_settings(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = parse_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise FileNotFoundError(f"load_recipe: {path} does not exist") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise ValueError(f"load_recipe: {path} must be YAML ({' '.join(str(error).split())})") from None
     if not isinstance(content, dict):
         raise ValueError(f"load_recipe: {path} must hold settings by name, got {type(content).__name__}")

@@ -16,12 +16,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from .._checksum import LENGTH, is_sealed
 from .._output import replacing
 
 FORMAT = "reid_features 2"
 DTYPES = {torch.float16: "F16", torch.float32: "F32"}  # safetensors' names
-DIGEST = 16  # bytes of the BLAKE2b digest that ends a file: of everything before it, the header included
-CHUNK = 4 << 20  # bytes read at a time
 ROWS = 8192  # of a block, where a block is not given
 UNKNOWN = -1  # identity or camera of an image of which nothing is known
 
@@ -201,8 +200,8 @@ def write_features(
         }
         kinds["features"] = (DTYPES[dtype], (count, width), dtype.itemsize)
         kinds["paths"] = ("U8", names.shape, 1)
-        kinds["digest"] = ("U8", (DIGEST,), 1)
-        digest = hashlib.blake2b(digest_size=DIGEST)
+        kinds["digest"] = ("U8", (LENGTH,), 1)
+        digest = hashlib.blake2b(digest_size=LENGTH)
 
         def write(content: bytes) -> None:
             digest.update(content)
@@ -269,7 +268,7 @@ def load_features(path: str | os.PathLike[str]) -> Features:
             tensors = {name: file.get_tensor(name) for name in ("features", "identities", "cameras", "paths")}
     except SafetensorError as error:
         raise ValueError(f"{function}: {path} is damaged or not a safetensors file ({error})") from error
-    if not _is_whole(path):
+    if not is_sealed(path):
         raise ValueError(f"{function}: {path} is damaged: its checksum is another")
     try:
         source = Source.from_json(metadata["source"]) if metadata.get("source") else None
@@ -277,16 +276,6 @@ def load_features(path: str | os.PathLike[str]) -> Features:
         return Features(**tensors, paths=paths, source=source)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{function}: {path} is damaged ({error})") from error
-
-
-def _is_whole(path: Path) -> bool:
-    """Whether a file ends with the digest of all before it."""
-    digest, left = hashlib.blake2b(digest_size=DIGEST), path.stat().st_size - DIGEST
-    with path.open("rb") as file:
-        while left > 0 and (content := file.read(min(left, CHUNK))):
-            digest.update(content)
-            left -= len(content)
-        return left == 0 and file.read() == digest.digest()
 
 
 def encode_paths(paths: Sequence[str]) -> Tensor:

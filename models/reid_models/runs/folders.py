@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
+from .._yaml import parse_yaml
 from .metrics_log import MetricsLog, read_metrics
 
 METRIC_NAMES = {
@@ -152,8 +153,8 @@ def _read_text(file: Path) -> str:
 
 def _parse_recipe(text: str, folder: Path) -> Mapping[str, Any]:
     try:
-        recipe = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        recipe = parse_yaml(text)
+    except (yaml.YAMLError, ValueError) as error:
         raise ValueError(f"read_run: {folder / 'recipe.yaml'} is not YAML ({error})") from None
     if not isinstance(recipe, dict):
         got = type(recipe).__name__

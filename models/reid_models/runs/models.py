@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
+from .._yaml import parse_yaml
 from ..data.augmentation import Augmentation
 from ..networks import Baseline, load_model
 
@@ -76,8 +77,8 @@ def _recipe(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        recipe = parse_yaml(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{path} is damaged or not a recipe ({reason})") from None
     if not isinstance(recipe, dict) or not isinstance(recipe.get("data") or {}, dict):

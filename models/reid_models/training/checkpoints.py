@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import Callback, Checkpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from .._checksum import is_sealed, seal
 from .._output import replacing
 from ..networks import save_model
 from ..runs.models import BEST
@@ -37,10 +38,11 @@ class WholeCheckpointIO(TorchCheckpointIO):
         path = Path(path)
         for stale in path.parent.glob(f"{path.name}.*.part"):  # of a process that was killed
             stale.unlink(missing_ok=True)
-        with replacing(path) as unfinished, unfinished.open("wb") as file:
-            torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
+        with replacing(path) as unfinished:
+            torch.save(checkpoint, unfinished)
+            seal(unfinished)  # readers of zip files pass over what comes behind their end
+            with unfinished.open("rb") as file:
+                os.fsync(file.fileno())
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)  # the new name, too
@@ -66,6 +68,8 @@ def read_step(path: Path) -> int:
     missing = [key for key in NEEDED if not isinstance(checkpoint, dict) or key not in checkpoint]
     if missing:
         raise ValueError(f"{path} is not a checkpoint of `reid train`: it has no {', '.join(missing)}")
+    if not is_sealed(path):
+        raise ValueError(f"{path} is damaged or not a checkpoint (its checksum is another)")
     step: int = checkpoint["global_step"]
     return step
 

@@ -295,3 +295,18 @@ def test_command_errors(words: list[str], message: str, capsys: pytest.CaptureFi
     assert main(["recipes", *words]) == 2
     captured = capsys.readouterr()
     assert message in captured.err and len(captured.err.splitlines()) == 1
+
+
+def test_a_recipe_that_grows_without_end_is_refused(tmp_path: Path) -> None:
+    """500 bytes that become 10**9 values, or a list in itself."""
+    levels = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    levels += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 9)]
+    for number, text in enumerate(("\n".join(levels), "a: &a [*a]", "a: &a {b: *a}")):
+        file = tmp_path / f"{number}.yaml"
+        file.write_text(text)
+        with pytest.raises(
+            ValueError, match=rf"{number}\.yaml must be YAML \(it must hold at most 100000 values"
+        ):
+            load_recipe(file)
+    (tmp_path / "good.yaml").write_text("data: &d {image_size: [64, 64]}\nagain: *d")
+    assert load_recipe(tmp_path / "good.yaml").config["again"] == {"image_size": [64, 64]}

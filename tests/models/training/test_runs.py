@@ -14,6 +14,7 @@ import torch
 import yaml
 
 from reid_models import load_model
+from reid_models._checksum import is_sealed
 from reid_models.cli import main
 from reid_models.data import make_synthetic
 from reid_models.data.augmentation import Augmentation
@@ -231,7 +232,7 @@ def test_other_runs_are_not_overwritten(run: Path) -> None:
     assert (run / "last.ckpt").read_bytes() == before
 
 
-@pytest.mark.parametrize("damage", ["cut", "half", "empty", "garbage", "zip", "foreign"])
+@pytest.mark.parametrize("damage", ["cut", "half", "bit", "empty", "garbage", "zip", "foreign"])
 def test_damaged_checkpoints_are_named(
     run: Path, tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -245,7 +246,14 @@ def test_damaged_checkpoints_are_named(
     elif damage == "foreign":
         torch.save({"state_dict": {}, "global_step": 3}, checkpoint)
     else:
-        cut = {"cut": content[:-100], "half": content[: len(content) // 2], "empty": b""}
+        flipped = bytearray(content)
+        flipped[len(content) // 2] ^= 1  # in a weight: PyTorch reads it without a word
+        cut = {
+            "cut": content[:-100],
+            "half": content[: len(content) // 2],
+            "empty": b"",
+            "bit": bytes(flipped),
+        }
         checkpoint.write_bytes(cut.get(damage, b"no checkpoint"))
     file = tmp_path / "run.yaml"
     file.write_text(json.dumps(recipe(tmp_path, name=run.name)))
@@ -266,7 +274,7 @@ def test_checkpoints_are_replaced_whole(tmp_path: Path) -> None:
     assert not stale.exists()
     with pytest.raises(Exception, match="generator"):
         storage.save_checkpoint({"step": 2, "bad": (i for i in ())}, path)  # can't be written
-    assert torch.load(path, weights_only=True) == {"step": 1}
+    assert torch.load(path, weights_only=True) == {"step": 1} and is_sealed(path)
     assert [child.name for child in tmp_path.iterdir()] == ["last.ckpt"]
 
 
