@@ -73,7 +73,7 @@ class ReidModule(LightningModule):
         self.optimizer_options = dict(HSGNET_OPTIMIZER if optimizer is None else optimizer)
         self.schedule_options = dict(HSGNET_SCHEDULE if schedule is None else schedule)
         # Made once to be thrown away: a wrong argument is known before anything is read or written.
-        trial = make_optimizer([nn.Parameter(torch.zeros(1))], self.optimizer_options)
+        trial = make_optimizer(self.network, self.optimizer_options)
         make_schedule(trial, self.schedule_options, count_steps=lambda: 2)
         # Not nan_strategy's default, which leaves NaN out: a loss that is gone must show.
         means = {name: MeanMetric(nan_strategy="disable") for name in ("total", *self.loss.names)}
@@ -159,7 +159,7 @@ class ReidModule(LightningModule):
     def configure_optimizers(self) -> Any:
         """As the recipe says."""
         data: Any = getattr(self.trainer, "datamodule")  # noqa: B009
-        optimizer = make_optimizer(self.network.parameters(), self.optimizer_options)
+        optimizer = make_optimizer(self.network, self.optimizer_options)
         scheduler, interval = make_schedule(optimizer, self.schedule_options, count_steps=data.count_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": interval}}
 

@@ -1,4 +1,4 @@
-"""Optimizers by name, and how the learning rate goes: HSGNet's warm-up and steps, one cycle, constant.
+"""Optimizers by name with groups of parameters, and how the learning rate goes, by epochs or by iterations.
 
 Everything is composed of ``torch.optim``; only names and numbers are ours.
 """
@@ -6,6 +6,7 @@ Everything is composed of ``torch.optim``; only names and numbers are ours.
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -19,6 +20,7 @@ from torch.optim.lr_scheduler import (
     LRScheduler,
     MultiStepLR,
     OneCycleLR,
+    StepLR,
 )
 
 from .._suggest import unknown
@@ -36,20 +38,69 @@ HSGNET_SCHEDULE: Mapping[str, Any] = MappingProxyType({"name": "step"})
 DECAYS = 100  # more than any run lives through, so that raising max_epochs on resuming changes no decay
 
 
-def make_optimizer(parameters: Iterable[nn.Parameter], options: Mapping[str, Any]) -> Optimizer:
-    """An optimizer from a recipe's ``optimizer``: a name in :data:`OPTIMIZERS`, ``lr``, and its arguments.
+def make_optimizer(network: nn.Module, options: Mapping[str, Any]) -> Optimizer:
+    r"""An optimizer from a recipe's ``optimizer``: a name in :data:`OPTIMIZERS`, ``lr``, and its arguments.
+
+    Args:
+        network: its parameters are the optimizer's.
+        options: also ``groups``: a list of parameters with arguments of their own, each with ``match``, a
+            regular expression that is looked for in the parameters' names; ``lr_factor``, times ``lr``; and
+            arguments of the optimizer but ``lr``. A parameter belongs to the first group that it matches.
 
     Raises:
-        TypeError, ValueError: no name or ``lr``, an unknown name or argument, or one that it refuses.
+        TypeError, ValueError: no name or ``lr``, an unknown name or argument, or one that it refuses; a group
+            without parameters or with a factor below 0.
 
     Example:
-        >>> make_optimizer(model.parameters(), {"name": "Adam", "lr": 2e-4, "weight_decay": 5e-4})
+        >>> bias = {"match": r"classifier.*\.bias$", "lr_factor": 2.0, "weight_decay": 0.0}
+        >>> make_optimizer(model, {"name": "SGD", "lr": 1e-3, "weight_decay": 5e-4, "groups": [bias]})
     """
     name, arguments = _named("optimizer", options, OPTIMIZERS)
     if "lr" not in arguments:
         raise ValueError(f"optimizer: lr must be given, got {dict(options)}")
+    groups = arguments.pop("groups", None) or []
     _check_known(f"argument of {name}", arguments, OPTIMIZERS[name], skipped=("params",))
-    return OPTIMIZERS[name](parameters, **arguments)
+    if not groups:
+        return OPTIMIZERS[name](network.parameters(), **arguments)
+    given = [_read_group(group, name, arguments["lr"]) for group in groups]
+    return OPTIMIZERS[name](_grouped(network, given), **arguments)
+
+
+def _read_group(group: Mapping[str, Any], name: str, lr: float) -> tuple[re.Pattern[str], dict[str, Any]]:
+    """A group's pattern, and its arguments of the optimizer."""
+    arguments = dict(group)
+    try:
+        pattern = re.compile(arguments.pop("match"))
+    except (KeyError, TypeError, re.error) as error:
+        reason = "" if isinstance(error, KeyError) else f" ({error})"
+        raise ValueError(
+            f"optimizer: match of a group must be a regular expression{reason}, got {group}"
+        ) from None
+    factor = arguments.pop("lr_factor", 1.0)
+    _check_known(f"argument of a group of {name}", arguments, OPTIMIZERS[name], skipped=("params", "lr"))
+    if isinstance(factor, bool) or not isinstance(factor, (int, float)) or not factor >= 0:
+        raise ValueError(f"optimizer: lr_factor must be a number of at least 0, got {factor!r}")
+    return pattern, {**arguments, "lr": lr * factor}
+
+
+def _grouped(
+    network: nn.Module, groups: Sequence[tuple[re.Pattern[str], Mapping[str, Any]]]
+) -> list[dict[str, Any]]:
+    """Parameters that no group matches, then those of each group."""
+    rest: list[nn.Parameter] = []
+    found: list[list[nn.Parameter]] = [[] for _ in groups]
+    for name, parameter in network.named_parameters():
+        place = (own for (pattern, _), own in zip(groups, found, strict=True) if pattern.search(name))
+        next(place, rest).append(parameter)
+    for (pattern, _), own in zip(groups, found, strict=True):
+        if not own:
+            first = ", ".join(name for name, _ in list(network.named_parameters())[:3])
+            raise ValueError(
+                f"optimizer: match {pattern.pattern!r} must be in the name of a parameter of no group before "
+                f"it; names are {first}, ..."
+            )
+    with_arguments = [{"params": own, **more} for (_, more), own in zip(groups, found, strict=True)]
+    return [{"params": rest}, *with_arguments] if rest else with_arguments
 
 
 def make_schedule(
@@ -105,9 +156,8 @@ def _step(
     for epoch in milestones:
         _check_integer(epoch, "milestones", 2)
     _check_integer(warmup_epochs, "warmup_epochs", 0)
-    for value, argument in ((factor, "factor"), (warmup_start, "warmup_start")):
-        if not 0 < value <= 1:
-            raise ValueError(f"schedule: {argument} must be in (0, 1], got {value}")
+    _check_factor(factor, "factor")
+    _check_factor(warmup_start, "warmup_start")
     decays = MultiStepLR(optimizer, [epoch - 1 for epoch in milestones], gamma=factor)
     if warmup_epochs < 2:
         return decays
@@ -129,11 +179,34 @@ def _one_cycle(
     The optimizer's lr is the peak, reached after ``warmup_share`` of the steps; it is ``start_divisor`` times
     the first rate, which is ``end_divisor`` times the last.
     """
-    peak = optimizer.param_groups[0]["lr"]
+    peaks = [group["lr"] for group in optimizer.param_groups]
     return OneCycleLR(
-        optimizer, max_lr=peak, total_steps=count_steps(), pct_start=warmup_share,
+        optimizer, max_lr=peaks, total_steps=count_steps(), pct_start=warmup_share,
         div_factor=start_divisor, final_div_factor=end_divisor, cycle_momentum=False,
     )  # fmt: skip
+
+
+def _iterations(
+    optimizer: Optimizer,
+    count_steps: Callable[[], int],
+    *,
+    every: int | None = None,
+    milestones: Sequence[int] | None = None,
+    factor: float = 0.1,
+) -> LRScheduler:
+    """The optimizer's lr times ``factor`` after every ``every`` iterations (optimizer steps), as in Caffe.
+
+    Or after each of ``milestones``. A run by iterations ends by the trainer's ``max_steps``.
+    """
+    if (every is None) == (milestones is None):
+        raise ValueError(f"schedule: every or milestones must be given, got {every} and {milestones}")
+    _check_factor(factor, "factor")
+    if every is not None:
+        _check_integer(every, "every", 1)
+        return StepLR(optimizer, every, gamma=factor)
+    for step in milestones or ():
+        _check_integer(step, "milestones", 1)
+    return MultiStepLR(optimizer, list(milestones or ()), gamma=factor)
 
 
 def _constant(optimizer: Optimizer, count_steps: Callable[[], int]) -> LRScheduler:
@@ -143,7 +216,12 @@ def _constant(optimizer: Optimizer, count_steps: Callable[[], int]) -> LRSchedul
 
 #: Schedules by name: what makes them, and after what they are stepped.
 SCHEDULES: Mapping[str, tuple[Callable[..., LRScheduler], str]] = MappingProxyType(
-    {"constant": (_constant, "epoch"), "one_cycle": (_one_cycle, "step"), "step": (_step, "epoch")}
+    {
+        "constant": (_constant, "epoch"),
+        "iterations": (_iterations, "step"),
+        "one_cycle": (_one_cycle, "step"),
+        "step": (_step, "epoch"),
+    }
 )
 
 
@@ -164,6 +242,11 @@ def _check_known(
     for argument in arguments:
         if argument not in known:
             raise unknown(what, argument, known)
+
+
+def _check_factor(value: float, argument: str) -> None:
+    if not 0 < value <= 1:
+        raise ValueError(f"schedule: {argument} must be in (0, 1], got {value}")
 
 
 def _check_integer(value: int, argument: str, least: int) -> None:

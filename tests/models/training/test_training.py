@@ -94,6 +94,32 @@ def test_lost_weights_are_neither_saved_nor_validated() -> None:
 # -------------------------------------------------------------------------------------- limits of a run
 
 
+def test_a_run_by_iterations_ends_in_an_epoch_and_is_judged_there(tmp_path: Path) -> None:
+    """4 steps in an epoch, 6 in the run; stopped after 5 it goes on to the same weights."""
+    trainer = {"max_epochs": -1, "max_steps": 6, "check_val_every_n_epoch": None, "val_check_interval": 6}
+    settings = recipe(tmp_path, checkpoint_every_n_steps=1, trainer=trainer, **SMALL)
+    settings["model"] = {
+        **settings["model"],
+        "schedule": {"name": "iterations", "every": 4},
+        "optimizer": {"name": "SGD", "lr": 0.01, "groups": [{"match": "classifier", "lr_factor": 2}]},
+    }
+    whole = train({**settings, "name": "whole"})
+    assert state(whole)["global_step"] == 6 and (whole / BEST).exists()
+    assert [float(row["val/mAP"]) > 0 for row in rows(whole) if row["val/mAP"]] == [True]
+    rates = {int(row["step"]): float(row["step/lr"]) for row in rows(whole) if row["step/lr"]}
+    assert rates == pytest.approx({step: 0.01 if step < 4 else 0.001 for step in range(6)})
+    train({**settings, "name": "twice", "trainer": {**settings["trainer"], "max_steps": 5}})
+    assert not (tmp_path / "twice" / BEST).exists()
+    train({**settings, "name": "twice", "resume": True})
+    assert_same_weights(tmp_path / "twice", whole)
+    judged = load_model(whole / BEST).state_dict()
+    assert all(
+        judged[key.removeprefix("network.")].equal(value)
+        for key, value in state(whole)["state_dict"].items()
+        if key.startswith("network.")
+    )
+
+
 def test_max_steps_can_be_raised_at_an_epochs_end_and_in_an_epoch(tmp_path: Path) -> None:
     """4 steps in each of 3 epochs, whose number limits the run as well; stopped behind 4 and 8, and 6."""
     settings = recipe(tmp_path, trainer={"max_epochs": 3, "max_steps": 100}, **SMALL)
