@@ -14,6 +14,7 @@ import contextlib
 import hashlib
 import json
 import os
+import stat
 import struct
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -43,9 +44,14 @@ class IndexConflictError(RuntimeError):
 def write(path: Path, facts: Mapping[str, Any], sections: Mapping[str, Section]) -> None:
     """Replaces the file at ``path``, or leaves it as it was if anything goes wrong at any moment.
 
-    The caller holds the file's lock: see :func:`locked`.
+    The new file has the mode of the old one. The caller holds the file's lock: see :func:`locked`.
+
+    Raises:
+        ValueError: under the name is no file but a device, a pipe or a socket.
     """
     path = path.resolve()  # of a link, what it points to is replaced
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise ValueError(f"path must be a file, got {path}, which is a device, a pipe or a socket")
     for stale in _partial_files(path):  # of writers that were killed: this one has the lock
         stale.unlink(missing_ok=True)
     partial = path.parent / f".{path.name}.{os.getpid()}.partial"
@@ -53,6 +59,8 @@ def write(path: Path, facts: Mapping[str, Any], sections: Mapping[str, Section])
         with partial.open("xb") as file:
             _write_all(file, facts, sections)
             file.flush()
+            if path.is_file():
+                os.fchmod(file.fileno(), stat.S_IMODE(path.stat().st_mode))
             os.fsync(file.fileno())
         os.replace(partial, path)
     except BaseException:
@@ -184,13 +192,15 @@ def locked(path: Path) -> Iterator[None]:
     paths: set[Path] = _held.__dict__.setdefault("paths", set())
     if path in paths:
         raise RuntimeError(f"{path} is being edited here: GalleryIndex.edit saves it at the end of its block")
-    with (path.parent / f".{path.name}.lock").open("wb") as lock:
+    # Neither through a link nor emptied: what somebody has put under the name stays as it is.
+    lock = os.open(path.parent / f".{path.name}.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         paths.add(path)
-        try:
-            yield
-        finally:
-            paths.remove(path)
+        yield
+    finally:
+        paths.discard(path)
+        os.close(lock)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -239,3 +239,32 @@ def test_two_writers_at_once(tmp_path: Path) -> None:
     expected = [first + turn for first in (1000, 2000, 3000) for turn in range(25)]
     assert set(index.ids) == {*range(BATCH), *expected} and len(index) == BATCH + 75
     np.testing.assert_array_equal(index.features([2007]), features(1, seed=7))
+
+
+def test_what_is_no_file_is_never_replaced_and_links_are_not_followed(tmp_path: Path) -> None:
+    index = GalleryIndex(4, device="cpu")
+    index.add(np.ones((2, 4), np.float32))
+    os.mkfifo(tmp_path / "pipe.index")
+    (tmp_path / "null.index").symlink_to("/dev/null")
+    for name in ("pipe.index", "null.index"):
+        with pytest.raises(ValueError, match=r"must be a file, got .* a device, a pipe or a socket"):
+            index.save(tmp_path / name)
+    assert Path("/dev/null").is_char_device()
+    precious = tmp_path / "precious"
+    precious.write_text("kept")
+    (tmp_path / ".a.index.lock").symlink_to(precious)
+    with pytest.raises(OSError):
+        index.save(tmp_path / "a.index")
+    assert precious.read_text() == "kept" and not (tmp_path / "a.index").exists()
+
+
+def test_a_files_mode_stays(tmp_path: Path) -> None:
+    index = GalleryIndex(4, device="cpu")
+    index.add(np.ones((2, 4), np.float32))
+    path = tmp_path / "a.index"
+    index.save(path)
+    (tmp_path / "plain").touch()
+    assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
+    path.chmod(0o600)
+    index.save(path)
+    assert path.stat().st_mode & 0o777 == 0o600
