@@ -1,4 +1,4 @@
-"""Data: readers with their protocols, images as tensors, and the identity sampler.
+"""Data: readers with their protocols, images as tensors, and the samplers of batches.
 
 A reader gives a :class:`ReidDataset`: records of images, not the images. :class:`ImageDataset` decodes them.
 """
@@ -22,23 +22,27 @@ from .decoding import decode_image
 from .images import ImageDataset, Sample, check_images
 from .loaders import TrainBatch, make_evaluation_loader, make_train_loader
 from .records import ImageRecord, ReidDataset, RetrievalSplit, SplitCounts
-from .samplers.identity import IdentitySampler
+from .samplers import IdentitySampler, PairSampler, ShuffledSampler, TrainSampler, make_sampler
 
 __all__ = [
     "Augmentation",
     "IdentitySampler",
     "ImageDataset",
     "ImageRecord",
+    "PairSampler",
     "ReidDataset",
     "RetrievalSplit",
     "Sample",
+    "ShuffledSampler",
     "SplitCounts",
     "TrainBatch",
+    "TrainSampler",
     "check_images",
     "count_split",
     "decode_image",
     "list_datasets",
     "make_evaluation_loader",
+    "make_sampler",
     "make_synthetic",
     "make_train_loader",
     "read_combined",

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from .augmentation import random_affine
 from .images import ImageDataset, Sample, stack_samples
 from .records import ImageRecord
-from .samplers.identity import IdentitySampler
+from .samplers import TrainSampler
 
 GRACE = 60  # seconds that a worker goes on after SIGTERM; SIGALRM ends it then
 
@@ -33,6 +33,7 @@ class TrainBatch(NamedTuple):
         identity, camera: int64 (N,).
         seed: for :meth:`Augmentation.train`, of the seed and the epoch.
         first_index: the first image's number in the epoch, counted over all processes.
+        pairs: int64 (B, 2), rows of the batch that a sampler of pairs put together; otherwise None.
     """
 
     image: Tensor
@@ -40,11 +41,12 @@ class TrainBatch(NamedTuple):
     camera: Tensor
     seed: int
     first_index: int
+    pairs: Tensor | None = None
 
 
 def make_train_loader(
     images: ImageDataset,
-    sampler: IdentitySampler,
+    sampler: TrainSampler,
     *,
     workers: int = 2,
     affine: Mapping[str, Any] | None = None,
@@ -56,7 +58,7 @@ def make_train_loader(
     Args:
         images: with a size; classes as identities.
         sampler: of the same images. It keeps epoch and position; with workers it runs a few batches ahead
-            of what was trained on (:meth:`IdentitySampler.state_dict` takes the number trained on).
+            of what was trained on (:meth:`TrainSampler.state_dict` takes the number trained on).
         workers: processes that decode; 0 decodes in this one.
         affine: :attr:`Augmentation.affine`.
         seed: of the augmentation, at least 0.
@@ -79,7 +81,7 @@ def make_train_loader(
     check_integer(workers, "workers", "make_train_loader")
     check_integer(seed, "seed", "make_train_loader")
     return DataLoader(
-        _TrainBatches(images, affine, seed),
+        _TrainBatches(images, affine, seed, sampler.pairs),
         batch_sampler=_NumberedBatches(sampler),
         collate_fn=_as_it_is,
         num_workers=workers,
@@ -140,7 +142,7 @@ class _Place(NamedTuple):
 class _NumberedBatches(Sampler[list[_Place]]):
     """The sampler's batches, every image with its place. (Lightning finds ``sampler`` and its set_epoch.)"""
 
-    def __init__(self, sampler: IdentitySampler) -> None:
+    def __init__(self, sampler: TrainSampler) -> None:
         self.sampler = sampler
 
     def __len__(self) -> int:
@@ -149,20 +151,26 @@ class _NumberedBatches(Sampler[list[_Place]]):
     def __iter__(self) -> Iterator[list[_Place]]:
         sampler = self.sampler
         state = sampler.state_dict()
-        joint = sampler.identities_per_batch * sampler.images_per_identity
-        before = sampler.rank * (joint // sampler.world_size)
+        before = sampler.rank * (sampler.batch_size // sampler.world_size)
         for batch, indices in enumerate(sampler, start=state["batch"]):
-            first = batch * joint + before
+            first = batch * sampler.batch_size + before
             yield [_Place(index, state["epoch"], first + place) for place, index in enumerate(indices)]
 
 
 class _TrainBatches(Dataset[TrainBatch]):
     """Decodes the images of a batch, in a worker."""
 
-    def __init__(self, images: ImageDataset, affine: Mapping[str, Any] | None, seed: int) -> None:
+    def __init__(
+        self,
+        images: ImageDataset,
+        affine: Mapping[str, Any] | None,
+        seed: int,
+        pairs: np.ndarray | None,
+    ) -> None:
         self.images = images
         self.affine = random_affine(affine)
         self.seed = seed
+        self.pairs = None if pairs is None else torch.from_numpy(pairs)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -171,7 +179,7 @@ class _TrainBatches(Dataset[TrainBatch]):
         batch = stack_samples([self._sample(place) for place in places])
         image, identity, camera = cast("tuple[Tensor, Tensor, Tensor]", batch)
         seed = _mixed(self.seed, places[0].epoch)
-        return TrainBatch(image, identity, camera, seed, first_index=places[0].number)
+        return TrainBatch(image, identity, camera, seed, first_index=places[0].number, pairs=self.pairs)
 
     def _sample(self, place: _Place) -> Sample:
         sample = self.images[place.image]

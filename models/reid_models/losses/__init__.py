@@ -1,6 +1,8 @@
 """Losses and how a network's outputs are combined into one: :class:`WeightedLoss` over :class:`LossTerm`."""
 
-from .combination import HSGNET_LOSSES, LOSSES, LossTerm, WeightedLoss
+from .combination import LOSSES, WeightedLoss
+from .contrastive import ContrastiveLoss
+from .term import HSGNET_LOSSES, LossTerm
 from .triplet import TripletLoss
 
-__all__ = ["HSGNET_LOSSES", "LOSSES", "LossTerm", "TripletLoss", "WeightedLoss"]
+__all__ = ["HSGNET_LOSSES", "LOSSES", "ContrastiveLoss", "LossTerm", "TripletLoss", "WeightedLoss"]

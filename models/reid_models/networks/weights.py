@@ -13,14 +13,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from .._output import replacing
-from .baseline import Baseline
+from .network import Network
 from .registry import create_model
 
 FORMAT = "reid_models 1"
 SHOWN = 3  # names in an error message
 
 
-def save_model(model: Baseline, path: str | os.PathLike[str]) -> None:
+def save_model(model: Network, path: str | os.PathLike[str]) -> None:
     """Writes weights, buffers and options to a safetensors file.
 
     An older file is replaced once the new one is complete.
@@ -37,7 +37,7 @@ def save_model(model: Baseline, path: str | os.PathLike[str]) -> None:
         >>> save_model(model, "hsgnet.safetensors")
         >>> features = load_model("hsgnet.safetensors").eval()(images)
     """
-    if not isinstance(model, Baseline):
+    if not isinstance(model, Network):
         raise TypeError(f"save_model: model must be one of create_model, got {type(model).__name__}")
     description = {"name": model.name, "num_classes": model.num_classes, "options": model.options}
     tensors = {key: tensor.detach().contiguous() for key, tensor in model.state_dict().items()}
@@ -48,7 +48,7 @@ def save_model(model: Baseline, path: str | os.PathLike[str]) -> None:
             raise OSError(f"save_model: {path} can't be written ({error})") from error
 
 
-def load_model(path: str | os.PathLike[str], *, impl: str | None = None) -> Baseline:
+def load_model(path: str | os.PathLike[str], *, impl: str | None = None) -> Network:
     """The network that :func:`save_model` wrote, in training mode, on the CPU. No code is read from the file.
 
     Args:
@@ -74,7 +74,7 @@ def load_model(path: str | os.PathLike[str], *, impl: str | None = None) -> Base
     return model
 
 
-def load_weights(model: Baseline, path: str | os.PathLike[str], *, classifier: bool = True) -> None:
+def load_weights(model: Network, path: str | os.PathLike[str], *, classifier: bool = True) -> None:
     """Copies weights from a file of :func:`save_model` into a network of the same architecture.
 
     Args:
@@ -118,7 +118,7 @@ def _read(path: Path, function: str) -> tuple[dict[str, Tensor], dict[str, Any]]
     return tensors, description
 
 
-def _fill(model: Baseline, tensors: dict[str, Tensor], path: Path, function: str) -> None:
+def _fill(model: Network, tensors: dict[str, Tensor], path: Path, function: str) -> None:
     """All tensors or none: names and shapes are compared first."""
     expected = model.state_dict()
     problems = [f"{key} is missing" for key in expected if key not in tensors]

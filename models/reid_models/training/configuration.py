@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -18,7 +19,7 @@ from ..cli.parsing import parse
 from ..data.augmentation import Augmentation
 from ..losses import HSGNET_LOSSES
 from .checkpoints import LAST
-from .data_module import ReidDataModule
+from .data_module import HSGNET_SAMPLER, ReidDataModule
 from .module import ReidModule
 from .schedule import HSGNET_OPTIMIZER, HSGNET_SCHEDULE
 
@@ -82,6 +83,7 @@ def make_parser() -> LightningArgumentParser:
             "model.losses": [{**vars(term), "options": dict(term.options)} for term in HSGNET_LOSSES],
             "model.optimizer": dict(HSGNET_OPTIMIZER),
             "model.schedule": dict(HSGNET_SCHEDULE),
+            "data.sampler": dict(HSGNET_SAMPLER),
             "data.augmentation": {
                 key: list(v) if isinstance(v, tuple) else v for key, v in augmentation.items()
             },
@@ -110,7 +112,8 @@ def read_configuration(
     """
     configuration = parse(parser, ["--config", json.dumps(recipe), *overrides])
     _check_batches(configuration.trainer)
-    _check_processes(configuration)
+    if count_processes(configuration) < 1:
+        raise ValueError(f"trainer.devices must be at least 1, got {configuration.trainer.devices}")
     options, folder = configuration.model.options, Path(configuration.runs) / (configuration.name or "run")
     if configuration.resume and (folder / LAST).exists() and options and "pretrained" in options:
         options["pretrained"] = False
@@ -167,19 +170,13 @@ def _check_batches(trainer: Namespace) -> None:
         raise ValueError(f"trainer.overfit_batches must be 0 (see limit_train_batches), got {got}")
 
 
-def _check_processes(configuration: Namespace) -> None:
-    """Every process has as many identities of a batch."""
-    if torch.distributed.is_torchelastic_launched():  # it says how many there are, not the trainer's settings
-        return
-    trainer, identities = configuration.trainer, configuration.data.identities_per_batch
-    processes = _count_devices(trainer.devices, trainer.accelerator) * trainer.num_nodes
-    if processes < 1:
-        raise ValueError(f"trainer.devices must be at least 1, got {trainer.devices}")
-    if identities % processes:
-        raise ValueError(
-            "data.identities_per_batch must be a multiple of the number of processes, trainer.devices x "
-            f"trainer.num_nodes ({processes}), got {identities}"
-        )
+def count_processes(configuration: Namespace) -> int:
+    """How many processes share a batch: as torchrun says, or as the trainer's settings do."""
+    if torch.distributed.is_torchelastic_launched():
+        return int(os.environ.get("WORLD_SIZE", "1"))
+    trainer = configuration.trainer
+    processes: int = _count_devices(trainer.devices, trainer.accelerator) * trainer.num_nodes
+    return processes
 
 
 def _count_devices(devices: list[int] | str | int, accelerator: Any) -> int:

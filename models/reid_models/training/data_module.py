@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -13,17 +14,23 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from ..data import IdentitySampler, ImageDataset, ReidDataset, check_images, read_dataset
+from ..data import ImageDataset, ReidDataset, check_images, read_dataset
 from ..data.augmentation import Augmentation
 from ..data.images import Sample
 from ..data.loaders import TrainBatch, check_integer, make_evaluation_loader, make_train_loader
 from ..data.records import ImageRecord
+from ..data.samplers import TrainSampler, make_sampler
 from ..retrieval.comparison import FITTED, METRICS, default_metric, make_comparison, prepare_pair
 from ..retrieval.protocol import Protocol, draw_features, draw_images, label_features
 
+#: HSGNet's batches (section IV-B).
+HSGNET_SAMPLER: Mapping[str, Any] = MappingProxyType(
+    {"name": "identity", "identities_per_batch": 32, "images_per_identity": 4}
+)
+
 
 class ReidDataModule(LightningDataModule):
-    """A dataset, its P x K batches, and how features of its test images are judged.
+    """A dataset, its batches, and how features of its test images are judged.
 
     Training batches are bytes until they are on the device, where they are augmented. Batches and their
     random numbers follow from the seed and the epoch: several processes together have the batches of one
@@ -40,8 +47,8 @@ class ReidDataModule(LightningDataModule):
         root: where it lies; None for datasets in memory.
         dataset_options: of its reader.
         image_size: height and width.
-        identities_per_batch: P, over all processes.
-        images_per_identity: K.
+        sampler: name and arguments, see :func:`reid_models.data.make_sampler`; None: HSGNet's 32 x 4. Sizes
+            are of the joint batch of all processes.
         augmentation: fields of :class:`Augmentation`.
         evaluation_batch_size: images at a time in validation, in each process.
         workers: processes that decode, for each training process.
@@ -65,8 +72,7 @@ class ReidDataModule(LightningDataModule):
         root: str | None = None,
         dataset_options: dict[str, Any] | None = None,
         image_size: tuple[int, int] = (256, 256),
-        identities_per_batch: int = 32,
-        images_per_identity: int = 4,
+        sampler: dict[str, Any] | None = None,
         augmentation: dict[str, Any] | None = None,
         evaluation_batch_size: int = 128,
         workers: int = 2,
@@ -83,7 +89,7 @@ class ReidDataModule(LightningDataModule):
         self.metric = metric
         self.dataset_name, self.root, self.dataset_options = dataset, root, dict(dataset_options or {})
         self.image_size = (image_size[0], image_size[1])
-        self.identities_per_batch, self.images_per_identity = identities_per_batch, images_per_identity
+        self.sampler_options = dict(HSGNET_SAMPLER if sampler is None else sampler)
         self.augmentation = Augmentation.from_mapping(augmentation or {})
         self.evaluation_batch_size, self.workers, self.seed = evaluation_batch_size, workers, seed
         self.check_images = check_images
@@ -110,12 +116,11 @@ class ReidDataModule(LightningDataModule):
         """Training images with classes as identities."""
         return ImageDataset(self.dataset.train, size=self.image_size, labels=self.dataset.train_labels)
 
-    def make_sampler(self, rank: int = 0, world_size: int = 1) -> IdentitySampler:
+    def make_sampler(self, rank: int = 0, world_size: int = 1) -> TrainSampler:
         """The sampler of one process."""
-        return IdentitySampler(
+        return make_sampler(
+            self.sampler_options,
             self.images.identities,
-            identities_per_batch=self.identities_per_batch,
-            images_per_identity=self.images_per_identity,
             seed=self.seed,
             rank=rank,
             world_size=world_size,
@@ -237,7 +242,7 @@ class EpochBatches:
     since Lightning makes two iterators and uses one.
     """
 
-    def __init__(self, loader: DataLoader[TrainBatch], sampler: IdentitySampler, epoch: int) -> None:
+    def __init__(self, loader: DataLoader[TrainBatch], sampler: TrainSampler, epoch: int) -> None:
         self._loader, self._sampler = loader, sampler
         sampler.set_epoch(epoch)
         self._state: dict[str, Any] = sampler.state_dict(batches_done=0)
@@ -262,7 +267,7 @@ class EpochBatches:
         """Goes on where :meth:`state_dict` was taken, with as many processes or another number.
 
         Raises:
-            ValueError: the state is of other data, another seed or other P x K.
+            ValueError: the state is of other data, another seed or another sampler.
         """
         self._sampler.load_state_dict(state)
         self._state, self._length = dict(state), len(self._sampler)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from lightning.pytorch import LightningModule
@@ -17,13 +17,25 @@ from ..losses import HSGNET_LOSSES, LossTerm, WeightedLoss
 from ..networks import create_model
 from .joint_batch import joint
 from .schedule import HSGNET_OPTIMIZER, HSGNET_SCHEDULE, make_optimizer, make_schedule
+from .trial import asked_inputs, output_widths
+
+
+class Judge(Protocol):
+    """What training asks of the data besides batches: :class:`ReidDataModule`."""
+
+    def evaluate(self, features: Tensor, network: nn.Module) -> dict[str, float]:
+        """Retrieval measures of all test images' features, which the network gave."""
+
+    def count_steps(self) -> int:
+        """Optimizer steps of the whole run."""
 
 
 class ReidModule(LightningModule):
     """A network, its losses, its optimizer and schedule. Defaults are HSGNet's recipe (section IV-B).
 
     Precision, accumulation and several processes are the trainer's; with several processes losses are of the
-    joint batch. Goes with :class:`ReidDataModule`, which augments batches and knows how features are judged.
+    joint batch. :meth:`attach` hands it the :class:`ReidDataModule` that augments batches and judges
+    features.
 
     Args:
         num_classes: training identities. (The command line takes it from the data.)
@@ -50,6 +62,7 @@ class ReidModule(LightningModule):
     Example:
         >>> data = ReidDataModule("market1501", root, image_size=(256, 128))
         >>> module = ReidModule(data.num_classes, data.image_size, "hsgnet", {"pretrained": True})
+        >>> module.attach(data)
         >>> trainer = Trainer(max_epochs=120, devices=1, reload_dataloaders_every_n_epochs=1)
         >>> trainer.fit(module, data)
     """
@@ -69,7 +82,10 @@ class ReidModule(LightningModule):
         super().__init__()
         self.network = create_model(network, num_classes, **{"image_size": image_size, **(options or {})})
         terms: Sequence[LossTerm | Mapping[str, Any]] = HSGNET_LOSSES if losses is None else losses
-        self.loss = WeightedLoss(terms)
+        # Run once: an output that is missing is known before anything is read or written.
+        self.loss = WeightedLoss(terms, num_classes=num_classes, widths=output_widths(self.network))
+        self._inputs = asked_inputs(self.network)
+        self._judge: Judge | None = None
         self.optimizer_options = dict(HSGNET_OPTIMIZER if optimizer is None else optimizer)
         self.schedule_options = dict(HSGNET_SCHEDULE if schedule is None else schedule)
         # Made once to be thrown away: a wrong argument is known before anything is read or written.
@@ -87,16 +103,27 @@ class ReidModule(LightningModule):
         if compile:
             self.network.compile()  # in place: names of weights stay
 
-    def forward(self, images: Tensor) -> Any:
-        """The network's outputs for normalised images (N, 3, H, W)."""
+    def attach(self, judge: Judge) -> None:
+        """Takes the data's judge of features, before the trainer fits."""
+        self._judge = judge
+
+    @property
+    def needs_pairs(self) -> bool:
+        """Whether the network or a loss asks for a sampler's pairs."""
+        return "pairs" in self._inputs or "pair" in self.loss.targets
+
+    def forward(self, images: Tensor, **inputs: Tensor) -> Any:
+        """The network's outputs for normalised images (N, 3, H, W) and what else of the batch it asks for."""
         # The augmentation gives float32; with a "true" precision the network's weights are of another type.
         dtype = next(self.network.parameters()).dtype
-        return self.network(images.to(dtype).contiguous(memory_format=self.memory_format))
+        return self.network(images.to(dtype).contiguous(memory_format=self.memory_format), **inputs)
 
     def training_step(self, batch: TrainBatch, batch_idx: int) -> Tensor:
         """The weighted loss of the joint batch."""
-        outputs, identities = joint(self, self(batch.image)), joint(self, batch.identity)
-        values = self.loss(outputs, identities)
+        inputs = {"identities": batch.identity, "pairs": batch.pairs}
+        asked: dict[str, Any] = {name: inputs[name] for name in self._inputs}
+        outputs, targets = joint(self, self(batch.image, **asked)), joint(self, self._targets(batch))
+        values = self.loss(outputs, **targets)
         for name, value in values.items():
             self.means[name].update(value.detach())
         trainer: Any = self.trainer
@@ -111,6 +138,16 @@ class ReidModule(LightningModule):
                 self._write({**rows, "step/lr": self._rate}, self.global_step)
         total: Tensor = values["total"]
         return total
+
+    def _targets(self, batch: TrainBatch) -> dict[str, Tensor]:
+        """What the losses compare with, of this process's part."""
+        targets = {"identities": batch.identity}
+        if "image" in self.loss.targets:
+            targets["images"] = batch.image
+        if "pair" in self.loss.targets and batch.pairs is not None:
+            first, second = batch.identity[batch.pairs].unbind(1)
+            targets["same"] = (first == second).long()
+        return targets
 
     def on_train_epoch_end(self) -> None:
         """Logs the means over the epoch."""
@@ -142,7 +179,6 @@ class ReidModule(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Evaluates retrieval over all features, in every process alike."""
-        data: Any = getattr(self.trainer, "datamodule")  # noqa: B009
         features = torch.cat(self._features)
         self._features.clear()
         # Rank r has rows r, r + world_size, ...: gathered they are (world_size, rows, D).
@@ -151,17 +187,24 @@ class ReidModule(LightningModule):
             features = gathered.transpose(0, 1).flatten(0, 1)
         if self.trainer.sanity_checking:
             return
-        values = {f"val/{name}": value for name, value in data.evaluate(features, self.network).items()}
+        values = self._attached().evaluate(features, self.network)
+        values = {f"val/{name}": value for name, value in values.items()}
         self._write(values, max(0, self.global_step - 1))
         self.log_dict(values, logger=False)
         self.log("mAP", values["val/mAP"], prog_bar=True, logger=False)
 
     def configure_optimizers(self) -> Any:
         """As the recipe says."""
-        data: Any = getattr(self.trainer, "datamodule")  # noqa: B009
         optimizer = make_optimizer(self.network, self.optimizer_options)
-        scheduler, interval = make_schedule(optimizer, self.schedule_options, count_steps=data.count_steps)
+        scheduler, interval = make_schedule(
+            optimizer, self.schedule_options, count_steps=self._attached().count_steps
+        )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": interval}}
+
+    def _attached(self) -> Judge:
+        if self._judge is None:
+            raise RuntimeError("ReidModule: attach(data) must come before the trainer's fit")
+        return self._judge
 
     def _check_finite(self, values: Mapping[str, float]) -> None:
         if not all(map(math.isfinite, values.values())):

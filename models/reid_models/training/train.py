@@ -19,12 +19,14 @@ from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from .._output import replacing
+from ..data.samplers import TrainSampler
 from ..recipes import load_recipe
 from ..runs.models import RECIPE
 from .checkpoints import LAST, BestModel, LastCheckpoint, WholeCheckpointIO, read_step
-from .configuration import check_same_run, make_parser, read_configuration
+from .configuration import check_same_run, count_processes, make_parser, read_configuration
 from .interruption import Interruption
 from .joint_batch import JointBatchNorm
+from .module import ReidModule
 
 METRICS = "metrics.csv"
 KEPT = "metrics.csv.kept"  # rows of before, while Lightning begins its file anew
@@ -83,7 +85,9 @@ def _run(parser: Any, configuration: Any, settings: Any, folder: Path, lock: Exi
     resumed = configuration.resume and (folder / LAST).exists()
     seed_everything(configuration.seed_everything, workers=True, verbose=False)
     made = parser.instantiate(configuration)
-    made.data.make_sampler(world_size=int(os.environ.get("WORLD_SIZE", "1")))  # refuses a P that doesn't fit
+    sampler = made.data.make_sampler(world_size=count_processes(configuration))  # refuses what doesn't fit
+    _check_pairs(made.model, sampler)
+    made.model.attach(made.data)
     checkpoint = folder / LAST if resumed else None
     wait = f"saving {folder / LAST} at the end of this step or validation; Ctrl-C again stops at once"
     interruption = Interruption(wait if lock else "")
@@ -128,6 +132,14 @@ def alone(folder: Path) -> Iterator[None]:
 def _is_first_process() -> bool:
     ranks = (os.environ.get(name) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))  # as Lightning does
     return next((rank for rank in ranks if rank is not None), "0") == "0"
+
+
+def _check_pairs(module: ReidModule, sampler: TrainSampler) -> None:
+    if module.needs_pairs and sampler.pairs is None:
+        raise ValueError(
+            f"data.sampler must make pairs for {module.network.name} and its losses, got "
+            f"{type(sampler).__name__}"
+        )
 
 
 def _check_folder(folder: Path, settings: Mapping[str, Any]) -> None:

@@ -165,7 +165,7 @@ def test_terms_come_from_plain_data(features: Tensor) -> None:
         ([{"loss": "tripplet", "output": "features"}], 'did you mean "triplet"'),
         ([{"loss": "triplet", "output": "features", "wieght": 1}], 'did you mean "weight"'),
         ([{"loss": "triplet"}], "a term must have 'output'"),
-        ([LossTerm("triplet", "features", -1.0)], "at least 0, got -1.0"),
+        ([{"loss": "triplet", "output": "features", "weight": -1.0}], "at least 0, got -1.0"),
         ([LossTerm("triplet", "features")] * 2, "must differ"),
     ],
 )

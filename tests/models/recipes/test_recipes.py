@@ -137,7 +137,7 @@ def test_what_recipes_change() -> None:
         data = config["data"]
         assert data["dataset"] == name.split("_")[0]
         assert data["image_size"] == ([256, 128] if "market" in name else [256, 256])
-        assert data["identities_per_batch"] * data["images_per_identity"] == 128
+        assert data["sampler"] == {"name": "identity", "identities_per_batch": 32, "images_per_identity": 4}
         assert config["trainer"]["max_epochs"] == 120
         assert WeightedLoss(config["model"]["losses"]).terms == WeightedLoss(HSGNET_LOSSES).terms
         if data["dataset"] == "vehicleid":
@@ -148,9 +148,9 @@ def test_what_recipes_change() -> None:
 def test_built_in_data_fit_their_recipe(name: str) -> None:
     data = load_recipe(name).config["data"]
     dataset = read_dataset(data["dataset"], data["root"], **data.get("dataset_options", {}))
-    assert dataset.num_classes >= data["identities_per_batch"]
+    assert dataset.num_classes >= data["sampler"]["identities_per_batch"]
     images = Counter(record.identity for record in dataset.train)
-    assert min(images.values()) >= data["images_per_identity"]
+    assert min(images.values()) >= data["sampler"]["images_per_identity"]
 
 
 def test_a_recipe_is_the_callers_own() -> None:

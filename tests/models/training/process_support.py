@@ -27,10 +27,15 @@ from reid_models.training.train import train
 from reid_ops import HSGM
 
 
+def identity_batches(identities: int, images: int) -> dict[str, Any]:
+    """The setting ``data.sampler`` of P x K batches."""
+    return {"name": "identity", "identities_per_batch": identities, "images_per_identity": images}
+
+
 def recipe(runs: str | Path, **changes: Any) -> dict[str, Any]:
     """A run of seconds: 4 batches an epoch of 4 x 4 images of 32 x 32 pixels."""
     options = {"backbone": "resnet10t", "stages": [2]}
-    data = {"dataset": "synthetic", "image_size": [32, 32], "identities_per_batch": 4, "workers": 0}
+    data = {"dataset": "synthetic", "image_size": [32, 32], "sampler": identity_batches(4, 4), "workers": 0}
     trainer = {"max_epochs": 2, "log_every_n_steps": 1, "accelerator": "cpu"}
     quiet = {"enable_progress_bar": False, "enable_model_summary": False}
     return {

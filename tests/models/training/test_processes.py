@@ -21,6 +21,7 @@ from reid_models.training.train import alone, train
 from .process_support import (
     NoisyModule,
     gradients,
+    identity_batches,
     recipe,
     run_interrupted,
     run_killed,
@@ -198,7 +199,7 @@ def test_two_processes_are_one(tmp_path: Path) -> None:
     gentle = {"optimizer": {"name": "SGD", "lr": 0.001}, "schedule": {"name": "constant"}}
     settings = recipe(
         tmp_path,
-        data={"images_per_identity": 3, "dataset_options": odd},
+        data={"sampler": identity_batches(4, 3), "dataset_options": odd},
         model=gentle,
         trainer={"max_epochs": 1},
     )

@@ -29,7 +29,7 @@ from reid_models.training.module import ReidModule
 from reid_models.training.schedule import make_optimizer, make_schedule
 from reid_models.training.train import train
 
-from .process_support import recipe
+from .process_support import identity_batches, recipe
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def test_run_folder(run: Path) -> None:
         "momentum": 0.9,
         "weight_decay": 5e-4,
     }
-    assert settings["trainer"]["max_epochs"] == 2 and settings["data"]["images_per_identity"] == 4
+    assert settings["trainer"]["max_epochs"] == 2 and settings["data"]["sampler"]["images_per_identity"] == 4
 
 
 def test_best_model_has_the_logged_map(run: Path) -> None:
@@ -113,7 +113,7 @@ def test_options_of_lightning_and_the_network(tmp_path: Path) -> None:
 
 def test_epochs_of_different_lengths(tmp_path: Path) -> None:
     """7, 8 and 7 batches: every one is trained on, and one cycle ends with the last."""
-    data = {"identities_per_batch": 6, "images_per_identity": 2, "image_size": [16, 16]}
+    data = {"sampler": identity_batches(6, 2), "image_size": [16, 16]}
     model = {"network": "baseline", "options": {"backbone": "resnet10t"}, "schedule": {"name": "one_cycle"}}
     settings = recipe(tmp_path, name="uneven", data=data, model=model, trainer={"max_epochs": 3})
     folder = train(settings)
@@ -142,8 +142,11 @@ def test_a_loss_that_is_lost_ends_the_run(tmp_path: Path) -> None:
         (["--data.dataset", "syntetic"], 'did you mean "synthetic"'),
         (["--data.dataset", "market1501", "--data.dataset_options", "null"], "root must be a path"),
         (["--data.dataset_options.identitys", "3"], 'did you mean "identities"'),
-        (["--data.identities_per_batch", "17"], r"identities_per_batch \(17\) different ones, got 16"),
-        (["--data.images_per_identity", "1"], "images_per_identity must be at least 2, got 1"),
+        (
+            ["--data.sampler.identities_per_batch", "17"],
+            r"identities_per_batch \(17\) different ones, got 16",
+        ),
+        (["--data.sampler.images_per_identity", "1"], "images_per_identity must be at least 2, got 1"),
         (["--data.augmentation.flipp", "1"], 'did you mean "flip"'),
         (["--model.network", "hsgnett"], 'did you mean "hsgnet"'),
         (["--model.options.variant", "fulll"], 'did you mean "full"'),
@@ -293,4 +296,4 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "none.yaml does not exist" in capsys.readouterr().err
     assert main(["train", str(path), "--help"]) == 0
     text = capsys.readouterr().out
-    assert "--data.identities_per_batch" in text and "--model.schedule" in text
+    assert "--data.sampler" in text and "--model.schedule" in text

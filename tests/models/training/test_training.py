@@ -17,13 +17,18 @@ from reid_models import load_model
 from reid_models.data.loaders import TrainBatch
 from reid_models.runs.models import BEST
 from reid_models.training.checkpoints import LAST
-from reid_models.training.configuration import check_same_run, make_parser, read_configuration
+from reid_models.training.configuration import (
+    check_same_run,
+    count_processes,
+    make_parser,
+    read_configuration,
+)
 from reid_models.training.data_module import ReidDataModule
 from reid_models.training.joint_batch import JointBatchNorm
 from reid_models.training.module import ReidModule
 from reid_models.training.train import train
 
-from .process_support import recipe
+from .process_support import identity_batches, recipe
 
 # Of images with fewer pixels, by a network without HSGM.
 SMALL: dict[str, Any] = {
@@ -53,7 +58,9 @@ def assert_same_weights(found: Path, expected: Path) -> None:
 def test_a_lost_loss_leaves_the_checkpoint_of_before(tmp_path: Path) -> None:
     """Lost in a step that is not logged, between checkpoints; 8 steps in the epoch."""
     trainer = {"max_epochs": 1, "log_every_n_steps": 100}
-    settings = recipe(tmp_path, checkpoint_every_n_steps=2, data={"images_per_identity": 2}, trainer=trainer)
+    settings = recipe(
+        tmp_path, checkpoint_every_n_steps=2, data={"sampler": identity_batches(4, 2)}, trainer=trainer
+    )
     whole = train({**settings, "name": "whole"})
     original = ReidModule.training_step
 
@@ -150,7 +157,7 @@ def test_max_steps_can_be_raised_at_an_epochs_end_and_in_an_epoch(tmp_path: Path
 )
 def test_steps_are_counted_as_they_are_done(limits: dict[str, Any], steps: int) -> None:
     options = {"identities": 32, "size": (32, 32)}
-    data = ReidDataModule("synthetic", None, options, (32, 32), identities_per_batch=4)
+    data = ReidDataModule("synthetic", None, options, (32, 32), sampler=identity_batches(4, 4))
     defaults = {"max_steps": -1, "max_epochs": -1, "limit_train_batches": 1.0, "accumulate_grad_batches": 1}
     data.trainer = SimpleNamespace(**{**defaults, **limits})  # type: ignore[assignment]
     assert data.count_steps() == steps
@@ -208,15 +215,16 @@ def test_joint_batch_norm_of_one_process_is_batch_norm(dtype: torch.dtype, proce
 def test_one_device_unless_torchrun_says_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parser, settings = make_parser(), recipe(tmp_path)
     assert read_configuration(parser, settings).trainer.devices == 1
-    for words in (["--trainer.devices", "4"], ["--trainer.devices", "[0,1]"], ["--trainer.num_nodes", "2"]):
-        read_configuration(parser, settings, words)  # P is 4
+    for count, words in ((4, ["--trainer.devices", "4"]), (2, ["--trainer.devices", "[0,1]"])):
+        assert count_processes(read_configuration(parser, settings, words)) == count
+    assert count_processes(read_configuration(parser, settings, ["--trainer.num_nodes", "2"])) == 2
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     for devices in ("auto", "-1"):
         words = ["--trainer.accelerator", "gpu", "--trainer.devices", devices]
-        with pytest.raises(ValueError, match=r"a multiple of the number of processes, .* \(3\), got 4"):
-            read_configuration(parser, settings, words)
+        assert count_processes(read_configuration(parser, settings, words)) == 3
         monkeypatch.setenv("TORCHELASTIC_RUN_ID", "test")
-        read_configuration(parser, settings, words)
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        assert count_processes(read_configuration(parser, settings, words)) == 2
         monkeypatch.delenv("TORCHELASTIC_RUN_ID")
 
 

@@ -1,5 +1,9 @@
-"""Samplers: which images make a batch."""
+"""Samplers: which images make a batch. A recipe's ``data.sampler`` names one."""
 
+from .base import TrainSampler
 from .identity import IdentitySampler
+from .pairs import PairSampler
+from .registry import SAMPLERS, make_sampler
+from .shuffled import ShuffledSampler
 
-__all__ = ["IdentitySampler"]
+__all__ = ["SAMPLERS", "IdentitySampler", "PairSampler", "ShuffledSampler", "TrainSampler", "make_sampler"]
