@@ -54,10 +54,10 @@ def test_every_term_is_logged_as_one_value_and_states_are_kept(whole: Path) -> N
 
 
 def test_the_state_goes_on_where_it_was(whole: Path, tmp_path: Path) -> None:
-    settings = recipe(tmp_path, name="stopped", checkpoint_every_n_steps=1, **pair_settings())
-    trainer = {**settings["trainer"], "max_steps": 3}
-    train({**settings, "trainer": trainer})
-    folder = train({**settings, "resume": True})
+    settings = recipe(tmp_path, name="stopped", **pair_settings())
+    for number, steps in enumerate((3, 100)):
+        trainer = {**settings["trainer"], "max_steps": steps}
+        folder = train({**settings, "trainer": trainer, "resume": number > 0})
     left, right = state(folder), state(whole)
     assert left.keys() == right.keys() and all(torch.equal(left[key], right[key]) for key in right)
 
