@@ -12,7 +12,8 @@ import yaml  # type: ignore[import-untyped]
 
 from .._yaml import parse_yaml
 from ..data.augmentation import Augmentation
-from ..networks import Baseline, load_model
+from ..networks import load_model
+from ..networks.network import Network
 
 BEST = "best.safetensors"
 RECIPE = "recipe.yaml"
@@ -28,7 +29,7 @@ class Trained:
         recipe: the whole configuration that it was trained with; empty if it is not known.
     """
 
-    model: Baseline
+    model: Network
     file: Path
     recipe: Mapping[str, Any] = field(default_factory=dict)
 
