@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Sampler
 
+#: An epoch's joint batches, each indices of images (groups, group_size), or (groups,).
+Batches = Sequence[np.ndarray] | np.ndarray
+
 
 class TrainSampler(Sampler[list[int]], ABC):
     """Batches of images' indices, for a DataLoader's ``batch_sampler``; the base of all samplers.
@@ -70,10 +73,10 @@ class TrainSampler(Sampler[list[int]], ABC):
         self.epoch = 0
         self._batch = 0
         self._configuration = {"seed": seed, **settings, "images": images}
-        self._plan: tuple[int, Sequence[np.ndarray]] | None = None
+        self._plan: tuple[int, Batches] | None = None
 
     @abstractmethod
-    def make_batches(self, random: np.random.Generator) -> Sequence[np.ndarray]:
+    def make_batches(self, random: np.random.Generator) -> Batches:
         """The joint batches of one epoch: indices of images (groups, group_size), or (groups,)."""
 
     def __len__(self) -> int:
@@ -138,7 +141,7 @@ class TrainSampler(Sampler[list[int]], ABC):
     def _name(self) -> str:
         return type(self).__name__
 
-    def _batches(self) -> Sequence[np.ndarray]:
+    def _batches(self) -> Batches:
         """The joint batches of the present epoch."""
         if self._plan is None or self._plan[0] != self.epoch:
             self._plan = (self.epoch, self.make_batches(np.random.default_rng((self.seed, self.epoch))))

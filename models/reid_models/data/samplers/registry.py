@@ -48,9 +48,11 @@ def make_sampler(
     name = arguments.pop("name")
     if name not in SAMPLERS:
         raise unknown("sampler", name, SAMPLERS)
-    parameters = inspect.signature(SAMPLERS[name]).parameters.values()
+    make: Any = SAMPLERS[name]
+    parameters = inspect.signature(make).parameters.values()
     known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in PROCESSES]
     for argument in arguments:
         if argument not in known:
             raise unknown(f"argument of sampler {name}", argument, known)
-    return SAMPLERS[name](identities, **arguments, seed=seed, rank=rank, world_size=world_size)
+    made: TrainSampler = make(identities, **arguments, seed=seed, rank=rank, world_size=world_size)
+    return made
