@@ -98,6 +98,14 @@ STABLE_TORCH_LIBRARY(REID_OPS_LIBRARY, library) {
       " Tensor batch_mean, Tensor inverse, int[] rows, int[] columns, int[] scales, int pooling,"
       " int radius_squared, int channel_radius_squared, bool include_self, int edges, int channel_edges,"
       " float residual, float factor, float negative_slope) -> Tensor");
+  // (x [N,C,H,W], stripes, argmax wanted) -> maximum and mean of every window [N,windows,2,C], and the
+  //   maxima's positions in the map [N,windows,C] int32 or empty. Windows: csrc/stripe_pool/kernels.h.
+  library.def("stripe_pool(Tensor x, int stripes, bool with_argmax) -> (Tensor, Tensor)");
+  // -> the gradient of x, one write, channels-last in memory where asked.
+  library.def(
+      "stripe_pool_backward(Tensor grad_output, Tensor argmax, int stripes, SymInt height, SymInt width,"
+      " bool channels_last) -> Tensor");
+
   // k-reciprocal re-ranking: stages over N items with K neighbours each (csrc/k_reciprocal/kernels.h).
   // Merges a block of distances, or of products and squared norms, into the K nearest found so far.
   library.def(

@@ -24,6 +24,7 @@ from .polygon_erasing.transforms import RandomErasing, RandomPolygonErasing
 from .rankers import XQDA, EuclideanRanker, MahalanobisRanker, expand_queries, flip_average, pairwise_distance
 from .search import GalleryIndex
 from .similarity_graph import HSGM, similarity_graph
+from .stripe_pool import StripePool, stripe_pool
 
 __all__ = [
     "HSGM",
@@ -39,6 +40,7 @@ __all__ = [
     "RandomPolygonErasing",
     "RerankDefinition",
     "SearchIndex",
+    "StripePool",
     "__version__",
     "augment",
     "build_info",
@@ -58,4 +60,5 @@ __all__ = [
     "reference",
     "rerank_neighbours",
     "similarity_graph",
+    "stripe_pool",
 ]

@@ -9,6 +9,7 @@ from .k_reciprocal import jaccard_distance, k_reciprocal_rerank, k_reciprocal_re
 from .part_correlation import csn_similarity, part_correlation
 from .polygon_erasing import occlude, polygon_erase, random_erase
 from .similarity_graph import average_pool, divide, hsgm, similarity_graph
+from .stripe_pool import stripe_pool, stripe_windows
 
 __all__ = [
     "augment",
@@ -24,4 +25,6 @@ __all__ = [
     "polygon_erase",
     "random_erase",
     "similarity_graph",
+    "stripe_pool",
+    "stripe_windows",
 ]
