@@ -21,8 +21,8 @@ MAKEFLAGS += --no-print-directory
 
 demo: build
 	PYTHONPATH=models $(RUN) -m examples.main_job
-	$(RUN) -m benchmarks part_correlation similarity_graph polygon_erasing augmentation k_reciprocal evaluate_ranking \
-	  --quick --no-compile --threads all
+	$(RUN) -m benchmarks part_correlation similarity_graph stripe_pool polygon_erasing augmentation k_reciprocal \
+	  evaluate_ranking --quick --no-compile --threads all
 
 bench: build
 	$(RUN) -m benchmarks

@@ -23,9 +23,9 @@ def stripe_pool(x: Tensor, stripes: int = 6, *, stacked: Literal[True]) -> Tenso
 def stripe_pool(x: Tensor, stripes: int = 6, *, stacked: bool = False) -> tuple[Tensor, Tensor] | Tensor:
     r"""Maximum and mean of every run of consecutive horizontal stripes of a map.
 
-    The map is cut into k stripes of H/k rows; a window is stripes :math:`a` to :math:`b`. With k = 6 there are
-    21: the whole map, two of five stripes, and so on to the six single stripes (hybrid attention, section
-    III-C, multi-granularity; the two numbers of a window are what section III-D pools):
+    The map is cut into k stripes of H/k rows; a window is stripes :math:`a` to :math:`b`. With k = 6 there
+    are 21: the whole map, two of five stripes, and so on to the six single stripes (hybrid attention,
+    section III-C, multi-granularity; the two numbers of a window are what section III-D pools):
 
     .. math::
         \max_{[a,b]} x = \max_{a \le s \le b} \max_{\text{stripe } s} x, \qquad
@@ -38,9 +38,9 @@ def stripe_pool(x: Tensor, stripes: int = 6, *, stacked: bool = False) -> tuple[
     Equivalent to: for every window ``x[:, :, top:bottom].amax((2, 3))`` and ``.mean((2, 3))``, stacked;
     see :func:`reid_ops.reference.stripe_pool`.
 
-    Channel attention commutes with it: for a factor ``s (N, C) > 0`` the windows of ``s[..., None, None] * x``
-    are ``s[:, None]`` times the windows of ``x``, maxima bit for bit and means within rounding. The whole map's
-    maximum and mean that such a factor is made of are window 0.
+    Channel attention commutes with it: for a factor ``s (N, C) > 0`` the windows of
+    ``s[..., None, None] * x`` are ``s[:, None]`` times the windows of ``x``, maxima bit for bit and means
+    within rounding. The whole map's maximum and mean that such a factor is made of are window 0.
 
     Args:
         x: maps ``(N, C, H, W)``, float32, float64, float16 or bfloat16 (half types are added up in float32),
@@ -52,9 +52,9 @@ def stripe_pool(x: Tensor, stripes: int = 6, *, stacked: bool = False) -> tuple[
     Returns:
         ``(maximum, mean)``, each ``(N, k(k+1)/2, C)`` in ``x``'s dtype, widest windows first, then from the
         top down; with ``stacked`` one contiguous ``(N, k(k+1)/2, 2, C)``: maximum, then mean. An empty batch
-        gives an empty result. A window with a NaN has NaN for both. The gradient of a maximum goes to the first
-        of equal ones (the first NaN, if any) and comes in ``x``'s layout. Differentiable twice and more;
-        deterministic; keeps its dtype under ``torch.autocast``.
+        gives an empty result. A window with a NaN has NaN for both. The gradient of a maximum goes to the
+        first of equal ones (the first NaN, if any) and comes in ``x``'s layout. Differentiable twice and
+        more; deterministic; keeps its dtype under ``torch.autocast``.
 
     Raises:
         TypeError: ``x`` is no tensor or not a supported float type, ``stripes`` no int, ``stacked`` no bool.

@@ -54,7 +54,8 @@ tests=(tests/test_operator_properties.py tests/augmentation/test_augmentation.py
   tests/part_correlation/test_{part_correlation,torch}.py
   tests/polygon_erasing/test_{erase,in_place,input,torch,transforms}.py
   tests/similarity_graph/test_{graph,hsgm,hsgm_cluster,hsgm_module,hsgm_torch}.py
-  tests/k_reciprocal/test_{lists,rerank,torch}.py tests/metrics/test_ranking.py tests/search/test_torch.py)
+  tests/k_reciprocal/test_{lists,rerank,torch}.py tests/metrics/test_ranking.py tests/search/test_torch.py
+  tests/stripe_pool/test_{torch,windows}.py)
 
 step build 140 "$python" setup.py --quiet build_ext --inplace
 step tests 100 "$python" -m pytest -q -m cuda -p no:cacheprovider "${tests[@]}"
@@ -81,7 +82,7 @@ for blocks in auto 0 8 16; do
 done
 
 # A first look at the operators; without --quick, which compiles and takes long, call it by itself.
-operators=(augmentation evaluate_ranking k_reciprocal part_correlation polygon_erasing similarity_graph)
+operators=(augmentation evaluate_ranking k_reciprocal part_correlation polygon_erasing similarity_graph stripe_pool)
 step benchmarks 100 "$python" -m benchmarks "${operators[@]}" --device cuda --quick --json "$out/benchmarks"
 
 if [ "${#failed[@]}" -gt 0 ]; then

@@ -51,9 +51,7 @@ struct Run {
             broadcast<IndexOf<T>>(static_cast<IndexOf<T>>(first))};
   }
   // Where another value takes the maximum's place: it is greater, or the first NaN.
-  REID_OPS_INLINE auto beaten_by(Vector<T> value) const {
-    return ~(value <= maximum) & (maximum == maximum);
-  }
+  REID_OPS_INLINE auto beaten_by(Vector<T> value) const { return ~(value <= maximum) & (maximum == maximum); }
   // Takes in a run that comes after.
   REID_OPS_INLINE void append(const Run& next) {
     const auto better = beaten_by(next.maximum);
@@ -158,7 +156,8 @@ void forward_planes(const Forward& call, std::int64_t image, std::int64_t channe
   const S* first = x + (image * problem.channels + channel) * positions;
   if (used == lanes) {
     // Larger than what a core has of the third-level cache: ask for the planes that come next.
-    planes.spread(first, positions, elements * static_cast<std::int64_t>(sizeof(S)) >= std::int64_t{16} << 20);
+    planes.spread(first, positions,
+                  elements * static_cast<std::int64_t>(sizeof(S)) >= std::int64_t{16} << 20);
   } else {
     planes.used = used;
     for (int lane = 0; lane < used; ++lane) planes.plane[lane] = first + lane * positions;
@@ -166,16 +165,18 @@ void forward_planes(const Forward& call, std::int64_t image, std::int64_t channe
   }
   alignas(REID_OPS_VECTOR_BYTES) T chunk[kChunk * lanes];
   Run<T> runs[kMaxStripes];
-  for (std::int64_t stripe = 0; stripe < problem.stripes; ++stripe) runs[stripe] = Run<T>::empty(stripe * size);
+  for (std::int64_t stripe = 0; stripe < problem.stripes; ++stripe)
+    runs[stripe] = Run<T>::empty(stripe * size);
   for (std::int64_t begin = 0; begin < positions; begin += kChunk) {
     const std::int64_t count = std::min(kChunk, positions - begin);
     pack<S, T>(planes, {begin, 1, count, 1, 0}, chunk);
-    for_each_share(begin, begin + count, size, [&](std::int64_t stripe, std::int64_t from, std::int64_t share) {
-      const T* values = chunk + (from - begin) * lanes;
-      take_positions<T, kArgmax, 1>(from, share, runs + stripe, [&](std::int64_t i, int) REID_OPS_ALWAYS_INLINE {
-        return load_aligned(values + i * lanes);
-      });
-    });
+    for_each_share(
+        begin, begin + count, size, [&](std::int64_t stripe, std::int64_t from, std::int64_t share) {
+          const T* values = chunk + (from - begin) * lanes;
+          take_positions<T, kArgmax, 1>(
+              from, share, runs + stripe,
+              [&](std::int64_t i, int) REID_OPS_ALWAYS_INLINE { return load_aligned(values + i * lanes); });
+        });
   }
   write_windows<S, T>(call, image, channel, used, runs, 1);
 }
@@ -195,11 +196,12 @@ void forward_pixels(const Forward& call, std::int64_t image, std::int64_t channe
     // In short shares, whose sums are then added: rounding grows with a share's length, not a stripe's.
     for (std::int64_t done = 0; done < size; done += kChunk) {
       const S* from = x + (first + done) * channels;
-      take_positions<T, kArgmax, kVectors>(
-          first + done, std::min(kChunk, size - done), own, [&](std::int64_t i, int k) REID_OPS_ALWAYS_INLINE {
-            const S* source = from + i * channels + k * lanes;
-            return kVectors > 1 ? load_widened<S, T>(source) : load_some<S, T>(source, used);
-          });
+      take_positions<T, kArgmax, kVectors>(first + done, std::min(kChunk, size - done), own,
+                                           [&](std::int64_t i, int k) REID_OPS_ALWAYS_INLINE {
+                                             const S* source = from + i * channels + k * lanes;
+                                             return kVectors > 1 ? load_widened<S, T>(source)
+                                                                 : load_some<S, T>(source, used);
+                                           });
     }
   }
   for (int k = 0; k < kVectors; ++k) {
@@ -255,7 +257,8 @@ REID_OPS_INLINE void fill(S* target, std::int64_t count, T value) {
   if constexpr (std::is_same_v<S, T>) {
     const Vector<T> vector = broadcast<T>(value);
     for_each_block<T>(
-        count, [&](std::int64_t first) REID_OPS_ALWAYS_INLINE { store_narrowed<S, T>(target + first, vector); },
+        count,
+        [&](std::int64_t first) REID_OPS_ALWAYS_INLINE { store_narrowed<S, T>(target + first, vector); },
         [&] { std::fill_n(target, count, stored); });
   } else {
     for (std::int64_t i = 0; i < count; ++i) target[i].bits = stored.bits;

@@ -133,7 +133,8 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(Forward call, std::in
     }
     if (problem.channels_last) {
       const std::int64_t base = at.image * positions * problem.channels + at.channel + at.lane;
-      for (std::int64_t stripe = at.warp; at.lane < at.channels && stripe < problem.stripes; stripe += kWarps) {
+      for (std::int64_t stripe = at.warp; at.lane < at.channels && stripe < problem.stripes;
+           stripe += kWarps) {
         for (std::int64_t begin = stripe * size; begin < (stripe + 1) * size; begin += Tile<T>::kPositions) {
           const std::int64_t end = min(begin + Tile<T>::kPositions, (stripe + 1) * size);
           take_positions(runs, static_cast<int>(stripe) * kChannels + at.lane, begin, end,
@@ -184,10 +185,12 @@ __device__ __forceinline__ void share_gradient(const Backward& call, const Block
       const std::int64_t from = max(std::int64_t{0}, stripe - length + 1);
       for (std::int64_t first = from; first <= stripe && first + length <= problem.stripes; ++first) {
         const std::int64_t window = row + problem.window(first, length);
-        share.sum += load_as<T>(call.grad_output, (2 * window + 1) * problem.channels + channel, problem.type) /
-                     static_cast<T>(length * problem.stripe_size());
+        share.sum +=
+            load_as<T>(call.grad_output, (2 * window + 1) * problem.channels + channel, problem.type) /
+            static_cast<T>(length * problem.stripe_size());
         if (where(window) == share.where) {
-          share.maximum += load_as<T>(call.grad_output, 2 * window * problem.channels + channel, problem.type);
+          share.maximum +=
+              load_as<T>(call.grad_output, 2 * window * problem.channels + channel, problem.type);
         }
       }
     }

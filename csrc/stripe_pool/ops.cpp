@@ -1,7 +1,4 @@
 // stripe_pool: checks, allocation and dispatch. The op's only torch-aware file.
-#include <algorithm>
-#include <atomic>
-
 #include "common/huge_pages.h"
 #include "common/torch_glue.h"
 #include "stripe_pool/kernels.h"
@@ -18,8 +15,8 @@ Problem problem_of(std::int64_t batch, std::int64_t channels, std::int64_t heigh
                   ": x must have C, H, W >= 1, got (", channels, ", ", height, ", ", width, ")");
   STD_TORCH_CHECK(height % stripes == 0, kOp, ": the height of x must be a multiple of stripes (", stripes,
                   "), got ", height);
-  STD_TORCH_CHECK(height <= kMaxPositions / width, kOp, ": x must have less than 2**31 positions, got ", height,
-                  "x", width);
+  STD_TORCH_CHECK(height <= kMaxPositions / width, kOp, ": x must have less than 2**31 positions, got ",
+                  height, "x", width);
   return {batch, channels, height, width, stripes, channels_last, type};
 }
 
@@ -44,7 +41,8 @@ std::tuple<Tensor, Tensor> forward(const Tensor& x_in, std::int64_t stripes, boo
   const std::int64_t windows = call.problem.windows();
   Tensor output = allocate(x, {x.size(0), windows, 2, x.size(1)}, x.scalar_type(), kOp);
   Tensor argmax = allocate(
-      x, with_argmax ? std::vector<std::int64_t>{x.size(0), windows, x.size(1)} : std::vector<std::int64_t>{0},
+      x,
+      with_argmax ? std::vector<std::int64_t>{x.size(0), windows, x.size(1)} : std::vector<std::int64_t>{0},
       ScalarType::Int, kOp);
   call.x = x.const_data_ptr();
   call.output = output.mutable_data_ptr();
@@ -56,8 +54,8 @@ std::tuple<Tensor, Tensor> forward(const Tensor& x_in, std::int64_t stripes, boo
 // A map of N x C x H x W whose memory is [N, C, H, W] or [N, H, W, C].
 Tensor allocate_map(const Tensor& like, const Problem& problem) {
   if (!problem.channels_last) {
-    return allocate(like, {problem.batch, problem.channels, problem.height, problem.width}, like.scalar_type(),
-                    kOp);
+    return allocate(like, {problem.batch, problem.channels, problem.height, problem.width},
+                    like.scalar_type(), kOp);
   }
   const Tensor pixels = allocate(like, {problem.batch, problem.height, problem.width, problem.channels},
                                  like.scalar_type(), kOp);
@@ -79,9 +77,9 @@ Tensor backward(const Tensor& grad_in, const Tensor& argmax, std::int64_t stripe
                       argmax.size(0) == problem.batch && argmax.size(1) == problem.windows() &&
                       argmax.size(2) == problem.channels,
                   kOp, ": argmax must be the int32 tensor that the forward returns when with_argmax is true");
-  STD_TORCH_CHECK(argmax.is_cuda() == grad_in.is_cuda() &&
-                      argmax.get_device_index() == grad_in.get_device_index(),
-                  kOp, ": argmax must be on the device of grad_output");
+  STD_TORCH_CHECK(
+      argmax.is_cuda() == grad_in.is_cuda() && argmax.get_device_index() == grad_in.get_device_index(), kOp,
+      ": argmax must be on the device of grad_output");
   const Tensor grad = as_contiguous(grad_in);
   Tensor result = allocate_map(grad, problem);
   call.grad_output = grad.const_data_ptr();
@@ -109,25 +107,11 @@ struct Cpu {
   static void prepare(const Backward& call, const Tensor& result) {
     advise_huge_pages(call.grad_x, result.numel() * result.element_size());
   }
-  // One parallel region in which every thread takes the next items until none is left: a thread that the
-  // system holds up then delays the others by its own items at most.
   template <typename Call>
   static void run(const Call& call, const Tensor& tensor) {
     prepare(call, tensor);
-    const std::int64_t threads = torch::stable::get_num_threads();
-    const std::int64_t items = cpu_items(call, threads);
-    if (threads == 1) return cpu_run(call, items, 0, items);
-    const std::int64_t together = std::max<std::int64_t>(1, items / (threads * kTurns));
-    std::atomic<std::int64_t> next{0};
-    torch::stable::parallel_for(0, std::min(threads, items), 1, [&](std::int64_t, std::int64_t) {
-      for (;;) {
-        const std::int64_t begin = next.fetch_add(together, std::memory_order_relaxed);
-        if (begin >= items) return;
-        cpu_run(call, items, begin, std::min(items, begin + together));
-      }
-    });
+    run_on_cpu(call);
   }
-  static constexpr std::int64_t kTurns = 16;
 };
 #endif
 
@@ -143,8 +127,8 @@ struct Cuda {
 template <typename Device>
 void register_implementation(torch::stable::detail::StableLibrary& library) {
   using Ops = Implementation<Device>;
-  library.impl("stripe_pool", TORCH_BOX(&Ops::stripe_pool));
-  library.impl("stripe_pool_backward", TORCH_BOX(&Ops::stripe_pool_backward));
+  library.impl("stripe_pool", REID_OPS_BOX(&Ops::stripe_pool));
+  library.impl("stripe_pool_backward", REID_OPS_BOX(&Ops::stripe_pool_backward));
 }
 
 }  // namespace

@@ -14,9 +14,7 @@ def stripe_windows(stripes: int) -> list[tuple[int, int]]:
     ``stripes=3``: ``[(0, 3), (0, 2), (1, 3), (0, 1), (1, 2), (2, 3)]`` (hybrid attention, section III-C).
     """
     return [
-        (first, first + length)
-        for length in range(stripes, 0, -1)
-        for first in range(stripes - length + 1)
+        (first, first + length) for length in range(stripes, 0, -1) for first in range(stripes - length + 1)
     ]
 
 

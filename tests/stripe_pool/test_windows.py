@@ -179,7 +179,9 @@ def test_nan_and_infinity(backend: Backend, layout: str, dtype: torch.dtype) -> 
     wide = x.detach().double().requires_grad_()
     expected = reference.stripe_pool(wide, 4)
     assert isinstance(expected, tuple)
-    assert torch.equal(maximum.isnan(), expected[0].isnan()) and torch.equal(mean.isnan(), expected[1].isnan())
+    assert torch.equal(maximum.isnan(), expected[0].isnan()) and torch.equal(
+        mean.isnan(), expected[1].isnan()
+    )
     assert torch.equal(maximum.double().nan_to_num(), expected[0].nan_to_num())
     assert torch.equal(mean.isinf(), expected[1].isinf())
     ones = torch.ones_like(maximum)

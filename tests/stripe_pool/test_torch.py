@@ -11,7 +11,7 @@ from reid_ops import reference
 from tests.conftest import Backend
 from tests.cuda_support import capture, on_another_stream
 from tests.instruction_set_support import INSTRUCTION_SETS, run_with
-from tests.stripe_pool.test_stripe_pool import LAYOUTS, random_map
+from tests.stripe_pool.test_windows import LAYOUTS, random_map
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -166,7 +166,9 @@ def test_positions_that_are_not_there(backend: Backend, layout: str) -> None:
         argmax = torch.full((2, 6, 40), stray, dtype=torch.int32, device=backend.device)
         gradient = ops.stripe_pool_backward(grad, argmax, 3, 6, 4, last)
         inside = gradient.flatten(2)[:, :, :23]
-        ordinary = ops.stripe_pool_backward(grad * torch.tensor([[0.0], [1.0]], device=grad.device), argmax, 3, 6, 4, last)
+        ordinary = ops.stripe_pool_backward(
+            grad * torch.tensor([[0.0], [1.0]], device=grad.device), argmax, 3, 6, 4, last
+        )
         assert torch.equal(inside, ordinary.flatten(2)[:, :, :23])
         assert gradient.isfinite().all()
 
@@ -182,7 +184,7 @@ def test_every_instruction_set(instruction_set: str) -> None:
     """The wheel's older code paths, in a process of their own: the choice is made once."""
     code = (
         "import torch, reid_ops\n"
-        "from tests.stripe_pool import test_stripe_pool as t\n"
+        "from tests.stripe_pool import test_windows as t\n"
         "for shape in t.SHAPES.values():\n"
         "    for dtype in t.DTYPES:\n"
         "        for layout in t.LAYOUTS:\n"
