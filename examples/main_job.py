@@ -34,6 +34,7 @@ from reid_models.recipes import load_recipe
 from reid_models.report import describe_machine, picture_sections, read_runs, report_runs
 from reid_models.retrieval.evaluation import evaluate_draws
 from reid_models.retrieval.features import extract_features
+from reid_models.runs.files import EVALUATION
 from reid_models.runs.models import Trained, load_trained
 from reid_models.training.train import train
 
@@ -42,7 +43,6 @@ MEASURES = {"rank1": "rank-1", "rank5": "rank-5", "rank10": "rank-10", "mAP": "m
 PIXELS = 16  # the pixels themselves are compared at this height and width
 METHODS = ("pixels", "HSGNet, untrained", *RECIPES)
 RUNS = "main_job_runs"  # not runs, where those of `reid train` are
-EVALUATION = "evaluation.json"
 Rankings = dict[str, dict[str, float]]  # "plain" and "reranked": each measure
 
 

@@ -21,7 +21,7 @@ CPU = torch.device("cpu")
 def small_trunk(monkeypatch: pytest.MonkeyPatch) -> None:
     original = networks.create_model
 
-    def create(name: str, num_classes: int, **options: Any) -> networks.Baseline:
+    def create(name: str, num_classes: int, **options: Any) -> networks.Network:
         return original(name, num_classes, backbone="resnet10t", **options)
 
     monkeypatch.setattr(networks, "create_model", create)

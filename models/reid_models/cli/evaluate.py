@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..runs.files import EVALUATION
 from . import arguments, results
 from .command import Command
 
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from ..runs.models import Trained
     from .parsing import ArgumentParser, Namespace
 
-FILE = "evaluation.json"
 #: What changes its numbers: `reid recipes --table` and reports show them beside those of other runs.
 DEFINITIONS = (
     "metric", "fit", "expand", "expand_alpha", "average_precision", "k1", "k2", "lambda_value", "preset",
@@ -116,7 +116,7 @@ def _of_model(options: Namespace, measures: dict[str, Any]) -> Evaluation:
 
 def _keep(options: Namespace, evaluation: Evaluation, metric: str) -> None:
     """Writes the run's file, unless its numbers would mean something else than those of other runs."""
-    file = Path(options.model) / FILE
+    file = Path(options.model) / EVALUATION
     from .parsing import make_parser
 
     defaults = make_parser(COMMAND).get_defaults()

@@ -1,7 +1,9 @@
-"""``reid recipes``: experiments by name, their settings, and the paper's tables beside what was measured."""
+"""``reid recipes``: experiments by name, their settings, and the papers' tables beside what was measured."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
 
 def configure(parser: ArgumentParser) -> None:
     parser.add_argument("name", nargs="?", metavar="NAME", help="show this recipe's settings; none: list all")
-    parser.add_argument("--table", action="store_true", help="the paper's tables beside what was measured")
+    parser.add_argument("--table", action="store_true", help="the papers' tables beside what was measured")
     parser.add_argument("--runs", metavar="DIR", help="the folder of run folders; default: runs, if there")
     parser.add_argument("--form", choices=["text", "markdown", "csv"], default="text", help="of the tables")
 
@@ -30,10 +32,18 @@ def run(options: Namespace) -> None:
     elif options.runs is not None or options.form != "text":
         raise ValueError("--runs and --form must be given with --table")
     elif options.name is None:
-        for recipe in map(load_recipe, list_recipes()):
-            print(f"{recipe.name:<29} {recipe.title}")
+        _list([load_recipe(name) for name in list_recipes()])
     else:
         print(_shown(load_recipe(options.name)), end="")
+
+
+def _list(recipes: Sequence[Recipe]) -> None:
+    """Names and titles under their papers."""
+    width = max(len(recipe.name) for recipe in recipes)
+    for number, (paper, group) in enumerate(groupby(recipes, key=lambda recipe: recipe.paper)):
+        print(f"{'' if number == 0 else chr(10)}{paper}")
+        for recipe in group:
+            print(f"  {recipe.name:<{width}}  {recipe.title}")
 
 
 def _shown(recipe: Recipe) -> str:
@@ -49,7 +59,7 @@ def _shown(recipe: Recipe) -> str:
 
 COMMAND = Command(
     name="recipes",
-    summary="lists the recipes, shows one, or compares the paper's tables with what was measured",
+    summary="lists the recipes, shows one, or compares the papers' tables with what was measured",
     example="""
 reid recipes
 reid recipes market1501_hsgnet > my.yaml

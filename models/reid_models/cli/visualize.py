@@ -45,7 +45,9 @@ def configure(parser: ArgumentParser) -> None:
         "--rerank", action="store_true", default=None, help="ranks, report: re-ranked lists as well"
     )
     parser.add_argument("--target", metavar="WHAT", help="cam: norm of the feature (default), or class")
-    parser.add_argument("--stage", type=int, metavar="N", help="cam: 1 to 4 (default)")
+    parser.add_argument(
+        "--layer", metavar="NAME", help="cam: a layer of the networks, such as stage3 (the last)"
+    )
     parser.add_argument("--curve", metavar="WHAT", help="curves: training (default) or cmc")
     parser.add_argument("--against", metavar="WHAT", help="curves of training: epoch (default) or step")
     parser.add_argument("--length", type=int, metavar="N", help="curves, cmc: ranks (20)")
@@ -186,7 +188,7 @@ def _draw_cam(options: Namespace) -> None:
         networks,
         records,
         target=_value(options, "target", "norm"),
-        stage=_value(options, "stage", 4),
+        layer=options.layer,
         device=options.device,
         title=options.title,
     )
@@ -299,7 +301,7 @@ MANY = 99
 _LISTS = ("count", "top", "choose", "rerank", "seed")
 KINDS = {
     "ranks": _Kind("ranked lists of runs", (1, MANY), _LISTS, _draw_ranks),
-    "cam": _Kind("Grad-CAM of runs", (1, MANY), ("count", "target", "stage", "seed"), _draw_cam),
+    "cam": _Kind("Grad-CAM of runs", (1, MANY), ("count", "target", "layer", "seed"), _draw_cam),
     "curves": _Kind("curves of runs", (1, MANY), ("curve", "against", "length"), _draw_curves),
     "montage": _Kind(
         "images of --dataset", (0, 0), ("split", "identities", "cameras", "seed"), _draw_montage

@@ -1,25 +1,22 @@
-"""Networks of the papers: :func:`create_model`, their weights on disk, and what they cost."""
+"""What networks share: their base, trunks and heads, names, files and costs; papers have their own."""
 
-from ..papers.hsgnet.network import HSGNET_VARIANTS, HSGNet
 from .backbone import create_backbone
 from .baseline import Baseline
-from .complexity import Complexity, complexity_table, format_complexity_table, measure_complexity
+from .complexity import Complexity, measure_complexity
 from .export import export_onnx
+from .heads import CBRHead
 from .network import Network
 from .registry import create_model, list_models
 from .weights import load_model, load_weights, save_model
 
 __all__ = [
-    "HSGNET_VARIANTS",
     "Baseline",
+    "CBRHead",
     "Complexity",
-    "HSGNet",
     "Network",
-    "complexity_table",
     "create_backbone",
     "create_model",
     "export_onnx",
-    "format_complexity_table",
     "list_models",
     "load_model",
     "load_weights",

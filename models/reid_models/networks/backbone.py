@@ -36,6 +36,12 @@ class Backbone(nn.Module):
         features: Tensor = self.body(images)[-1]
         return features
 
+    def stages(self) -> dict[str, nn.Module]:
+        """What S1 to S4 end with, as ``"stage1"`` to ``"stage4"``."""
+        return {
+            f"stage{n}": self.body.get_submodule(name) for n, name in zip(STAGES, self.layers, strict=True)
+        }
+
 
 def create_backbone(name: str = "resnet50", *, pretrained: bool = False, last_stride: int = 1) -> Backbone:
     """A trunk of four stages from any convolutional timm model.

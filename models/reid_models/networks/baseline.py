@@ -7,17 +7,13 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from .backbone import STAGES, create_backbone
+from .backbone import create_backbone
+from .heads import CBRHead
 from .network import Network, Output
-
-FEATURES = ("gmp", "cbr")
 
 
 class Baseline(Network):
-    """HSGNet's trunk and head without HSGM ("baseline" in Tables I to III and V).
-
-    Backbone of stages S1 to S4 with last stride 1, global max pooling (GMP), CBR (1x1 convolution, batch
-    norm, ReLU) and a linear classifier without bias (Eq. 13: W^T X).
+    """Stages S1 to S4 with last stride 1, and :class:`CBRHead` ("baseline" in Tables I to III and V).
 
     Args:
         num_classes: training identities, at least 1.
@@ -60,53 +56,28 @@ class Baseline(Network):
     ) -> None:
         super().__init__(num_classes, image_size)
         self.check_count(cbr_width, "cbr_width")
-        for argument, feature in (("test_feature", test_feature), ("triplet_feature", triplet_feature)):
-            if feature not in FEATURES:
-                raise ValueError(f'{self.name}: {argument} must be "gmp" or "cbr", got {feature!r}')
-        self.test_feature, self.triplet_feature = test_feature, triplet_feature
-        self.options |= {
-            "backbone": backbone,
-            "last_stride": last_stride,
-            "cbr_width": cbr_width,
-            "test_feature": test_feature,
-            "triplet_feature": triplet_feature,
-        }
+        self.options |= {"backbone": backbone, "last_stride": last_stride, "cbr_width": cbr_width}
+        self.options |= {"test_feature": test_feature, "triplet_feature": triplet_feature}
         self.backbone = create_backbone(backbone, pretrained=pretrained, last_stride=last_stride)
-        channels = self.backbone.channels[-1]
-        convolution = nn.Conv2d(channels, cbr_width, 1, bias=False)
-        self.cbr = nn.Sequential(convolution, nn.BatchNorm2d(cbr_width), nn.ReLU(inplace=True))
-        self.classifier = nn.Linear(cbr_width, num_classes, bias=False)
-        nn.init.kaiming_normal_(convolution.weight, mode="fan_out")
-        nn.init.normal_(self.classifier.weight, std=0.001)
-        self.feature_length = channels if test_feature == "gmp" else cbr_width
+        self.head = CBRHead(
+            self.backbone.channels[-1], num_classes, width=cbr_width, test_feature=test_feature,
+            triplet_feature=triplet_feature, owner=self.name,
+        )  # fmt: skip
+        self.feature_length = self.head.feature_length
 
     def outputs(self, images: Tensor, **inputs: Any) -> dict[str, Output]:
         """Logits (N, num_classes) and, for the triplet loss, features (N, D)."""
-        gmp = self._pooled(images)
-        cbr = self._reduce(gmp)
-        return {
-            "logits": self.classifier(cbr),
-            "features": gmp if self.triplet_feature == "gmp" else cbr,
-        }
+        outputs: dict[str, Output] = self.head(self.backbone(images))
+        return outputs
 
     def encode(self, images: Tensor) -> Tensor:
         """The test feature (N, feature_length)."""
-        gmp = self._pooled(images)
-        return gmp if self.test_feature == "gmp" else self._reduce(gmp)
+        return self.head.encode(self.backbone(images))
 
     def layers(self) -> dict[str, nn.Module]:
         """The trunk's stages, ``"stage1"`` to ``"stage4"``."""
-        body, names = self.backbone.body, self.backbone.layers
-        return {f"stage{stage}": body.get_submodule(name) for stage, name in zip(STAGES, names, strict=True)}
+        return self.backbone.stages()
 
     def classifiers(self) -> tuple[str, ...]:
-        """The identity classifier."""
-        return ("classifier",)
-
-    def _pooled(self, images: Tensor) -> Tensor:
-        pooled: Tensor = self.backbone(images).amax(dim=(2, 3))
-        return pooled
-
-    def _reduce(self, gmp: Tensor) -> Tensor:
-        reduced: Tensor = self.cbr(gmp[:, :, None, None]).flatten(1)
-        return reduced
+        """The head's identity classifier."""
+        return ("head.classifier",)

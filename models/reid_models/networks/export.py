@@ -10,20 +10,19 @@ import warnings
 import torch
 from torch import nn
 
-from reid_ops import HSGM
-
 from .._output import replacing
-from .baseline import Baseline
+from .network import Network
+from .registry import model_name
 
 OPSET = 18
 INPUT, OUTPUT = "images", "features"
 
 
-def export_onnx(model: Baseline, path: str | os.PathLike[str]) -> None:
+def export_onnx(model: Network, path: str | os.PathLike[str]) -> None:
     """Writes the feature extractor as one ONNX file, in float32, for batches of any size.
 
-    ONNX has no operator for HSGM's fused kernels: the file has its reference in their place, whose results
-    agree to rounding. The model itself is left as it is. An older file is replaced once the new one is whole.
+    ONNX has no operators for fused kernels: the file has their references in their place, whose results agree
+    to rounding. The model itself is left as it is. An older file is replaced once the new one is whole.
 
     Args:
         model: from :func:`create_model` or :func:`load_model`, on any device and in any mode.
@@ -43,7 +42,7 @@ def export_onnx(model: Baseline, path: str | os.PathLike[str]) -> None:
         >>> session = onnxruntime.InferenceSession("hsgnet.onnx")
         >>> features = session.run(None, {"images": images.numpy()})[0]
     """
-    if not isinstance(model, Baseline):
+    if not isinstance(model, Network):
         raise TypeError(f"export_onnx: model must be one of create_model, got {type(model).__name__}")
     with replacing(path) as unfinished:
         extractor = _extractor(model)
@@ -56,15 +55,15 @@ def export_onnx(model: Baseline, path: str | os.PathLike[str]) -> None:
                 dynamic_shapes=({0: torch.export.Dim("batch", min=1)},), dynamo=True, verbose=False,
             )  # fmt: skip
         assert program is not None
-        program.model.metadata_props["model"] = json.dumps({"name": model.name, "options": model.options})
+        program.model.metadata_props["model"] = json.dumps(
+            {"name": model_name(model), "options": model.options}
+        )
         program.save(unfinished, external_data=False)
 
 
-def _extractor(model: Baseline) -> nn.Module:
+def _extractor(model: Network) -> nn.Module:
     """A copy of the model that ONNX can express."""
     extractor = copy.deepcopy(model).cpu().float().eval()
     extractor.to(memory_format=torch.contiguous_format)
-    for module in extractor.modules():
-        if isinstance(module, HSGM):
-            module.impl = "reference"
+    extractor.use_reference()
     return extractor

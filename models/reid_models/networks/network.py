@@ -23,7 +23,7 @@ class Network(nn.Module):
         image_size: height and width that images are brought to.
 
     Attributes:
-        name: under which :func:`reid_models.create_model` makes it.
+        name: in messages and, of a paper's network, under which :func:`reid_models.create_model` makes it.
         num_classes, image_size: as given.
         options: keyword arguments that make the same network again: JSON, without ``pretrained``.
         feature_length: D of :meth:`encode`.
@@ -47,7 +47,7 @@ class Network(nn.Module):
         ...         return ("classifier",)
     """
 
-    name: ClassVar[str]
+    name: ClassVar[str] = "network"
     feature_length: int
     fixed_size: bool = False
 
@@ -106,6 +106,15 @@ class Network(nn.Module):
     def classifiers(self) -> tuple[str, ...]:
         """Names of the submodules that belong to the training identities: transfer leaves them behind."""
         return ()
+
+    def use_reference(self) -> None:
+        """Puts the reference in PyTorch in the place of every fused operator, for what can't express kernels.
+
+        Submodules that have ``impl`` take ``"reference"``. Results agree to rounding.
+        """
+        for module in self.modules():
+            if getattr(module, "impl", None) == "fused":
+                module.impl = "reference"
 
     def forward(self, images: Tensor, **inputs: Any) -> Any:
         """:meth:`outputs` in training, :meth:`encode` in evaluation."""

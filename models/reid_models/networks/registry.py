@@ -3,13 +3,35 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
+from types import ModuleType
 from typing import Any
 
+from .._registry import Registry
 from .._suggest import unknown
-from ..papers.hsgnet.network import HSGNet
 from .baseline import Baseline
+from .network import Network
 
-MODELS: dict[str, type[Baseline]] = {model.name: model for model in (Baseline, HSGNet)}
+
+def _networks(module: ModuleType) -> Mapping[str, type[Network]]:
+    """The networks that a room's ``network.py`` defines."""
+    return {
+        thing.name: thing
+        for thing in vars(module).values()
+        if isinstance(thing, type)
+        and issubclass(thing, Network)
+        and thing.__module__ == module.__name__
+        and "name" in vars(thing)
+    }
+
+
+def _check(thing: object) -> None:
+    if not (isinstance(thing, type) and issubclass(thing, Network)):
+        raise TypeError(f"must be a class derived from reid_models.networks.Network, got {thing!r}")
+
+
+#: Networks by name: those here and those of the papers.
+MODELS: Registry[type[Network]] = Registry("model", {"baseline": Baseline}, "network", _networks, _check)
 
 
 def list_models() -> list[str]:
@@ -19,35 +41,40 @@ def list_models() -> list[str]:
         >>> list_models()
         ['baseline', 'hsgnet']
     """
-    return sorted(MODELS)
+    return list(MODELS)
 
 
-def create_model(name: str, num_classes: int, **options: Any) -> Baseline:
+def create_model(name: str, num_classes: int, **options: Any) -> Network:
     """A network by name, with random weights unless options say otherwise.
 
     Args:
-        name: one of :func:`list_models`.
+        name: one of :func:`list_models`, or ``package.module:Class`` for a class derived from
+            :class:`Network`; that module is imported.
         num_classes: training identities.
-        **options: of the network's class: :class:`Baseline`, :class:`HSGNet`.
+        **options: of the network's class.
 
     Returns:
         A module in training mode. Training gives named outputs for the losses, evaluation features (N, D).
 
     Raises:
         ValueError: unknown name or option (the nearest one is suggested), or an option out of range.
-        TypeError: an option of the wrong type.
+        TypeError: an option of the wrong type; the name stands for something else.
         RuntimeError: pretrained weights can't be fetched.
 
     Example:
         >>> model = create_model("hsgnet", 751, backbone="resnet50", image_size=(256, 128), stages=(3,))
     """
-    if name not in MODELS:
-        raise unknown("model", name, MODELS)
-    known = _options(MODELS[name])
+    network = MODELS.find(name)
+    known = _options(network)
     for option in options:
         if option not in known:
             raise unknown(f"option of {name}", option, known)
-    return MODELS[name](num_classes, **options)
+    return network(num_classes, **options)
+
+
+def model_name(model: Network) -> str:
+    """The name by which :func:`create_model` makes such a network."""
+    return MODELS.name_of(type(model))
 
 
 def _options(model: type) -> set[str]:

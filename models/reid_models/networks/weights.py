@@ -14,9 +14,9 @@ from torch import Tensor
 
 from .._output import replacing
 from .network import Network
-from .registry import create_model
+from .registry import create_model, model_name
 
-FORMAT = "reid_models 1"
+FORMAT = "reid_models 2"
 SHOWN = 3  # names in an error message
 
 
@@ -39,7 +39,7 @@ def save_model(model: Network, path: str | os.PathLike[str]) -> None:
     """
     if not isinstance(model, Network):
         raise TypeError(f"save_model: model must be one of create_model, got {type(model).__name__}")
-    description = {"name": model.name, "num_classes": model.num_classes, "options": model.options}
+    description = {"name": model_name(model), "num_classes": model.num_classes, "options": model.options}
     tensors = {key: tensor.detach().contiguous() for key, tensor in model.state_dict().items()}
     with replacing(path, "save_model: path") as unfinished:
         try:
@@ -49,7 +49,10 @@ def save_model(model: Network, path: str | os.PathLike[str]) -> None:
 
 
 def load_model(path: str | os.PathLike[str], *, impl: str | None = None) -> Network:
-    """The network that :func:`save_model` wrote, in training mode, on the CPU. No code is read from the file.
+    """The network that :func:`save_model` wrote, in training mode, on the CPU.
+
+    No code is read from the file. It may name a network of one's own, ``package.module:Class``: that module
+    is imported from where Python looks for modules.
 
     Args:
         path: a file from :func:`save_model`.
@@ -80,7 +83,8 @@ def load_weights(model: Network, path: str | os.PathLike[str], *, classifier: bo
     Args:
         model: the network, on any device.
         path: the file.
-        classifier: False leaves the classifier as it is, for training on other identities.
+        classifier: False leaves the network's classifiers (:meth:`Network.classifiers`) as they are, for
+            training on other identities.
 
     Raises:
         FileNotFoundError: no such file.
@@ -92,8 +96,9 @@ def load_weights(model: Network, path: str | os.PathLike[str], *, classifier: bo
     """
     tensors, _ = _read(Path(path), "load_weights")
     if not classifier:
-        kept = {key: value for key, value in model.state_dict().items() if key.startswith("classifier.")}
-        tensors = {key: value for key, value in tensors.items() if not key.startswith("classifier.")} | kept
+        own = tuple(f"{name}." for name in model.classifiers())
+        kept = {key: value for key, value in model.state_dict().items() if key.startswith(own)}
+        tensors = {key: value for key, value in tensors.items() if not key.startswith(own)} | kept
     _fill(model, tensors, Path(path), "load_weights")
 
 

@@ -1,1 +1,1 @@
-"""One room for each paper: its network, its recipes, its figures."""
+"""A room for each paper: its network, what only it needs, and its recipes; :mod:`.._registry` finds them."""

@@ -6,18 +6,18 @@ import functools
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
+from .._registry import rooms
 from .._suggest import unknown
 from .._yaml import parse_yaml
 
-METRICS = ("rank1", "rank5", "mAP")  # of targets, in this order
 SUFFIXES = (".yaml", ".yml")
-PAPERS = f"{__package__.rpartition('.')[0]}.papers"
+BOOK = "recipes.yaml"
+BUILT_IN = Path(__file__).with_name("builtin.yaml")
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,10 @@ class Recipe:
         name: as in :func:`list_recipes`; for a file of one's own its stem.
         title: the same in words.
         config: settings by name: ``model``, ``data``, ``trainer``, ``seed_everything``.
-        targets: what the paper measured, in percent: ``rank1``, ``rank5``, ``mAP``, as far as printed.
+        targets: what the paper measured, as far as printed: ``rank1``, ``rank5``, ``rank10``, ``rank20`` and
+            ``mAP`` in percent; ``seconds``, ``megabytes``, ``parameters`` (millions), ``gflops`` as they are.
         source: the paper's table and row, or the file.
+        paper: whose recipe it is, in words; "" for a file of one's own.
     """
 
     name: str
@@ -37,20 +39,49 @@ class Recipe:
     config: dict[str, Any]
     targets: Mapping[str, float] = field(default_factory=dict)
     source: str = ""
+    paper: str = ""
+
+
+@dataclass(frozen=True)
+class Book:
+    """The recipes of one room.
+
+    Attributes:
+        room: its name; ``"builtin"`` for those that need no dataset.
+        file: the YAML file.
+        content: of the file: ``paper``, ``base``, ``parts``, ``recipes`` and ``tables``.
+    """
+
+    room: str
+    file: Path
+    content: Mapping[str, Any]
+
+    @property
+    def tables(self) -> Sequence[Mapping[str, Any]]:
+        """The paper's tables: ``title``, and ``rows`` of recipes' names or of means over several."""
+        return self.content.get("tables") or ()
+
+    @property
+    def recipes(self) -> Mapping[str, Mapping[str, Any]]:
+        """Rows by name: ``title``, ``parts``, ``source``, ``targets``."""
+        return self.content["recipes"]  # type: ignore[no-any-return]
 
 
 def list_recipes() -> list[str]:
-    """Names that :func:`load_recipe` knows, in the order of the paper's tables.
+    """Names that :func:`load_recipe` knows, paper by paper in the order of its tables.
 
     Example:
         >>> "market1501_hsgnet" in list_recipes()
         True
     """
-    return list(_recipes())
+    return list(_owners())
 
 
 def load_recipe(name_or_path: str | os.PathLike[str]) -> Recipe:
     """A recipe by name, or a file of settings in YAML (such as a run's ``recipe.yaml``).
+
+    A recipe is data, but training by it runs code that it names: a network, loss, sampler, schedule or reader
+    ``package.module:Name``, and a ``class_path`` in its ``trainer``, are imported. Read a stranger's first.
 
     Args:
         name_or_path: one of :func:`list_recipes`, or a path that ends in .yaml or .yml.
@@ -70,12 +101,17 @@ def load_recipe(name_or_path: str | os.PathLike[str]) -> Recipe:
     if path.suffix in SUFFIXES:
         return Recipe(path.stem, path.stem, _read_settings(path), source=str(path))
     name = os.fspath(name_or_path)
-    if name not in _recipes():
-        raise unknown("recipe", name, _recipes())
-    book, row = _recipes()[name]
-    layers = [book["base"], *(book["parts"][part] for part in row["parts"])]
+    owners = _owners()
+    if name not in owners:
+        raise unknown("recipe", name, owners)
+    book = owners[name]
+    row, content = book.recipes[name], book.content
+    for part in row["parts"]:
+        if part not in content["parts"]:
+            raise unknown(f"part of the recipe {name} in {book.file}", part, content["parts"])
+    layers = [content["base"], *(content["parts"][part] for part in row["parts"])]
     config: dict[str, Any] = functools.reduce(merged, layers, {})
-    return Recipe(name, row["title"], config, targets_of(row), row["source"])
+    return Recipe(name, row["title"], config, targets_of(row), row["source"], content["paper"])
 
 
 def merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -89,23 +125,44 @@ def merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def targets_of(row: Mapping[str, Any]) -> dict[str, float]:
-    """A row's targets by name, without those that the paper does not print."""
-    values = zip(METRICS, row.get("targets", ()), strict=False)
-    return {metric: value for metric, value in values if value is not None}
+    """A row's targets by name."""
+    return dict(row.get("targets") or {})
+
+
+def books() -> tuple[Book, ...]:
+    """The built-in recipes, then those of every paper's room.
+
+    Raises:
+        ValueError: a room's ``recipes.yaml`` is damaged.
+    """
+    found = {"builtin": BUILT_IN} | {room: folder / BOOK for room, folder in rooms().items()}
+    return tuple(_read_book(room, file) for room, file in found.items() if file.is_file())
+
+
+def _owners() -> dict[str, Book]:
+    """Each recipe's book, by name."""
+    owners: dict[str, Book] = {}
+    for book in books():
+        for name in book.recipes:
+            if name in owners:
+                raise ValueError(f"recipe {name!r} is in {owners[name].file} and in {book.file}")
+            owners[name] = book
+    return owners
 
 
 @functools.cache
-def books() -> tuple[dict[str, Any], ...]:
-    """The built-in recipes of this folder, then those of every paper's room."""
-    rooms = sorted(files(PAPERS).iterdir(), key=lambda room: room.name)
-    found = [files(__package__) / "builtin.yaml", *(room / "recipes.yaml" for room in rooms)]
-    return tuple(yaml.safe_load(file.read_text(encoding="utf-8")) for file in found if file.is_file())
-
-
-@functools.cache
-def _recipes() -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
-    """Each recipe's file and row, by name."""
-    return {name: (book, row) for book in books() for name, row in book["recipes"].items()}
+def _read_book(room: str, file: Path) -> Book:
+    content = _read_settings(file)
+    missing = [key for key in ("paper", "base", "parts", "recipes") if key not in content]
+    if missing:
+        raise ValueError(f"{file} must have {', '.join(missing)}")
+    for name, row in content["recipes"].items():
+        lacking = [key for key in ("title", "parts", "source") if key not in row]
+        if lacking:
+            raise ValueError(f"{file}: the recipe {name} must have {', '.join(lacking)}")
+        if not isinstance(row.get("targets") or {}, dict):
+            raise ValueError(f"{file}: targets of {name} must be numbers by name, got {row['targets']}")
+    return Book(room, file, content)
 
 
 def _copied(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The paper's tables beside what was measured."""
+"""The papers' tables beside what was measured."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from .registry import METRICS, books, list_recipes, load_recipe, targets_of
+from ..runs.files import EVALUATION
+from ..runs.measures import HEADINGS, SHARES, in_order
+from .registry import books, list_recipes, load_recipe, targets_of
 
-EVALUATION = "evaluation.json"
 NOT_RUN, NOT_PRINTED = "not run", "–"
-HEADINGS = {"rank1": "rank-1", "rank5": "rank-5", "mAP": "mAP"}
 FORMS = ("text", "markdown", "csv")
 
 Scores = Mapping[str, float]
 
 
 class _Row(NamedTuple):
-    """One row of a table: what the paper prints, and what was measured or None; both in percent."""
+    """One row of a table: what the paper prints, and what was measured or None; shares in percent."""
 
     name: str
     title: str
@@ -57,7 +57,9 @@ def read_results(runs: str | os.PathLike[str]) -> dict[str, dict[str, float]]:
 
 
 def paper_table(results: Mapping[str, Scores] | None = None, *, form: str = "text") -> str:
-    """Every table of the paper, with what was measured beside what it prints; "not run" where nothing was.
+    """Every table of the papers, with what was measured beside what they print; "not run" where nothing was.
+
+    A table has the columns that its rows have targets for.
 
     Args:
         results: of :func:`read_results`: measures in [0, 1] by recipe. An average counts as measured once
@@ -75,7 +77,7 @@ def paper_table(results: Mapping[str, Scores] | None = None, *, form: str = "tex
     tables = {
         table["title"]: [_row(row, results or {}) for row in table["rows"]]
         for book in books()
-        for table in book.get("tables", ())
+        for table in book.tables
     }
     if form == "csv":
         return _as_csv(tables)
@@ -92,21 +94,31 @@ def _row(row: str | Mapping[str, Any], results: Mapping[str, Scores]) -> _Row:
     known = [part for part in parts if part is not None]
     mean = None
     if len(known) == len(parts):
-        mean = {metric: fmean(part[metric] for part in known) for metric in METRICS if metric in known[0]}
+        shared = set.intersection(*(set(part) for part in known))
+        mean = {metric: fmean(part[metric] for part in known) for metric in shared}
     return _Row("", row["title"], targets_of(row), mean, row.get("note", ""))
 
 
 def _percent(scores: Scores | None) -> Scores | None:
-    return None if scores is None else {metric: 100 * value for metric, value in scores.items()}
+    if scores is None:
+        return None
+    return {metric: 100 * value if metric in SHARES else value for metric, value in scores.items()}
+
+
+def _metrics(rows: Iterable[_Row]) -> list[str]:
+    """Those that a row has a target for."""
+    return in_order(metric for row in rows for metric in row.targets)
 
 
 def _as_text(title: str, rows: Sequence[_Row], form: str) -> str:
     """One table as aligned text or as Markdown: the paper's numbers, and ours behind them."""
-    header = ["recipe", *(f"{name}, {who}" for name in HEADINGS.values() for who in ("paper", "measured"))]
+    metrics = _metrics(rows)
+    names = [HEADINGS.get(metric, metric) for metric in metrics]
+    header = ["recipe", *(f"{name}, {who}" for name in names for who in ("paper", "measured"))]
     lines = [header]
     for row in rows:
         cells = [row.name or row.title]
-        for metric in METRICS:
+        for metric in metrics:
             target = row.targets.get(metric)
             cells += [NOT_PRINTED if target is None else str(target), _measured(row, metric)]
         lines.append(cells)
@@ -135,11 +147,12 @@ def _as_csv(tables: Mapping[str, Sequence[_Row]]) -> str:
     """One line a row; empty where the paper prints nothing, "not run" where nothing was measured."""
     with io.StringIO(newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        columns = [f"{metric}_{who}" for metric in METRICS for who in ("paper", "measured")]
+        metrics = _metrics(row for rows in tables.values() for row in rows)
+        columns = [f"{metric}_{who}" for metric in metrics for who in ("paper", "measured")]
         writer.writerow(["table", "recipe", "title", *columns, "note"])
         for title, rows in tables.items():
             for row in rows:
-                pairs = [(row.targets.get(metric), _measured(row, metric)) for metric in METRICS]
+                pairs = [(row.targets.get(metric), _measured(row, metric)) for metric in metrics]
                 cells = [cell for target, own in pairs for cell in (target, own.replace(NOT_PRINTED, ""))]
                 writer.writerow([title, row.name, row.title, *cells, row.note])
         return stream.getvalue()

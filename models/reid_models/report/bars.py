@@ -18,7 +18,8 @@ from reid_ops.metrics import efficiency_score
 
 from .._suggest import unknown
 from ..recipes import list_recipes, load_recipe
-from ..runs.folders import METRIC_NAMES, Run
+from ..runs.folders import Run
+from ..runs.measures import SHARES
 from .legends import legend, shorten
 from .style import INK, NORMAL, QUIET, SERIES, SMALL, new_figure, plain, tidy
 
@@ -136,7 +137,7 @@ def _draw_bars(
     baseline: str,
 ) -> None:
     """One metric: bars side by side at every place."""
-    name = METRIC_NAMES.get(metric, metric)
+    name = SHARES.get(metric, metric)
     known = [scores[metric] for _, side in sides for scores in side.values() if metric in scores]
     if not known:
         tidy(axes, title=name)

@@ -11,8 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from .._suggest import unknown
-from ..networks.backbone import STAGES
-from ..networks.baseline import Baseline
+from ..networks.network import Network
 from . import style
 from .pictures import usual_shape
 
@@ -22,12 +21,12 @@ OPACITY = 0.55
 
 
 def grad_cam(
-    model: Baseline,
+    model: Network,
     images: Tensor,
     *,
     target: str = "norm",
     classes: Sequence[int] | None = None,
-    stage: int = 4,
+    layer: str | None = None,
     batch_size: int = 32,
 ) -> np.ndarray:
     """Grad-CAM maps of images (HSGNet, Fig. 5), by the package grad-cam.
@@ -37,14 +36,16 @@ def grad_cam(
     - ``"norm"``: the length of the feature that evaluation gives. Retrieval compares these features, and test
       identities have no class, so this shows what the comparison is made of. Behind pooling it weighs every
       channel by its share in the feature.
-    - ``"class"``: the classifier's output for a training identity, with batch norm as in evaluation.
+    - ``"class"``: the output ``"logits"`` for a training identity, with batch norm as in evaluation; of
+      several heads the sum.
 
     Args:
         model: from :func:`reid_models.create_model`, on any device; it is not changed.
         images: (N, 3, H, W), normalised as for evaluation.
         target: ``"norm"`` or ``"class"``.
         classes: for ``"class"``, one class number for each image; None takes the likeliest of each.
-        stage: 1 to 4, the stage whose output is weighed; 4 is the trunk's last.
+        layer: one of the model's :meth:`~reid_models.networks.Network.layers`, whose output is weighed:
+            ``"stage1"`` to ``"stage4"`` of most; None: the last.
         batch_size: images at once, at least 1.
 
     Returns:
@@ -57,12 +58,11 @@ def grad_cam(
         >>> maps = grad_cam(load_model("hsgnet.safetensors"), augmentation.evaluation(images_uint8))
     """
     op = "grad_cam"
-    if not isinstance(model, Baseline):
+    if not isinstance(model, Network):
         raise TypeError(f"{op}: model must be one of create_model, got {type(model).__name__}")
     if target not in TARGETS:
         raise unknown("target of Grad-CAM", target, TARGETS)
-    if stage not in STAGES:
-        raise ValueError(f"{op}: stage must be 1, 2, 3 or 4, got {stage!r}")
+    name = _layer_name(model, layer)
     if batch_size < 1:
         raise ValueError(f"{op}: batch_size must be at least 1, got {batch_size}")
     if not isinstance(images, Tensor) or images.dim() != 4 or len(images) == 0:
@@ -74,10 +74,9 @@ def grad_cam(
 
     # A copy, since the package leaves gradients in the parameters and changes the mode.
     network = copy.deepcopy(model).eval().requires_grad_(False)
-    layer = network.backbone.body.get_submodule(network.backbone.layers[stage - 1])
     device = next(network.parameters()).device
     maps = []
-    with GradCAM(_Scored(network, target), [layer]) as cam:
+    with GradCAM(_Scored(network, target), [network.layers()[name]]) as cam:
         for start in range(0, len(images), batch_size):
             batch = images[start : start + batch_size].detach().to(device).requires_grad_()
             chosen = [None] * len(batch) if classes is None else classes[start : start + batch_size]
@@ -85,20 +84,30 @@ def grad_cam(
     return np.concatenate(maps).astype(np.float32)
 
 
+def _layer_name(model: Network, layer: str | None) -> str:
+    """The layer asked for, or the model's last."""
+    known = list(model.layers())
+    if not known:
+        raise ValueError(f"grad_cam: model must have layers, {model.name} names none")
+    if layer is not None and layer not in known:
+        raise unknown(f"layer of {model.name}", layer, known)
+    return known[-1] if layer is None else layer
+
+
 class _Scored(nn.Module):
     """Evaluation features or, for classes, the logits of a network in evaluation mode."""
 
-    def __init__(self, network: Baseline, target: str) -> None:
+    def __init__(self, network: Network, target: str) -> None:
         super().__init__()
         self.network, self.logits = network, target == "class"
 
     def forward(self, images: Tensor) -> Tensor:
-        # A network gives logits when its own flag says training. Its parts, batch norm and dropout above
-        # all, have flags of their own, which stay at evaluation.
-        self.network.training = self.logits
-        outputs = self.network(images)
-        scores: Tensor = outputs["logits"] if self.logits else outputs
-        return scores
+        """(N, D) or (N, num_classes); of several heads' logits the sum."""
+        self.network.check_images(images)
+        if not self.logits:
+            return self.network.encode(images)
+        logits = self.network.outputs(images)["logits"]
+        return sum(logits[1:], start=logits[0]) if isinstance(logits, tuple) else logits
 
 
 def _target(target: str, number: int | None) -> Callable[[Tensor], Tensor]:

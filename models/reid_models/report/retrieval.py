@@ -155,7 +155,7 @@ def draw_cam(
     records: Sequence[ImageRecord],
     *,
     target: str = "norm",
-    stage: int = 4,
+    layer: str | None = None,
     device: str = "auto",
     title: str = "",
 ) -> Figure:
@@ -165,7 +165,7 @@ def draw_cam(
         networks: name -> network.
         records: the images.
         target: as for :func:`grad_cam`.
-        stage: likewise.
+        layer: likewise.
         device: ``"auto"``, ``"cpu"`` or a CUDA device.
         title: of the figure.
     """
@@ -175,7 +175,7 @@ def draw_cam(
         batch = torch.stack([images[index].image for index in range(len(images))])
         inputs = trained.extraction["augmentation"].evaluation(batch)
         model = trained.model.to(choose_device(device))
-        maps[name] = grad_cam(model, inputs, target=target, stage=stage)
+        maps[name] = grad_cam(model, inputs, target=target, layer=layer)
         model.to("cpu")
     labels = [f"id {record.identity}" for record in records]
     return plot_cam_panels([load_picture(record) for record in records], maps, labels=labels, title=title)

@@ -12,7 +12,8 @@ import torch
 from reid_ops._version import __version__
 
 from ..data import ReidDataset
-from ..runs.folders import METRIC_NAMES, Run
+from ..runs.folders import Run
+from ..runs.measures import SHARES
 from ..runs.models import Trained
 from .curves import plot_cmc, plot_training
 from .html import Cell, Code, Picture, Report, Section, Table, Text
@@ -162,8 +163,8 @@ def _results(runs: Sequence[Run]) -> list[Section]:
     sections: list[Section] = []
     if scores:
         known = {metric for values in scores.values() for metric in values}
-        metrics = [metric for metric in METRIC_NAMES if metric in known] + sorted(known - set(METRIC_NAMES))
-        columns = [METRIC_NAMES.get(metric, metric) for metric in metrics]
+        metrics = [metric for metric in SHARES if metric in known] + sorted(known - set(SHARES))
+        columns = [SHARES.get(metric, metric) for metric in metrics]
         sections.append(
             Table(
                 ("method", *columns),

@@ -12,13 +12,10 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from .._yaml import parse_yaml
+from .files import BEST, EVALUATION, METRICS, READ, RECIPE
 from .metrics_log import MetricsLog, read_metrics
 
-METRIC_NAMES = {
-    "rank1": "rank-1", "rank5": "rank-5", "rank10": "rank-10", "mAP": "mAP", "mINP": "mINP"
-}  # fmt: skip
 METHOD_NAMES = {"plain": "", "reranked": "re-ranked", "single_shot": "single-shot"}
-FILES = ("recipe.yaml", "metrics.csv", "evaluation.json", "best.safetensors")
 
 
 @dataclass(frozen=True)
@@ -90,18 +87,18 @@ def read_run(path: str | os.PathLike[str], *, name: str | None = None) -> Run:
     folder = Path(path)
     if not folder.is_dir():
         raise FileNotFoundError(f"{op}: path must be a run folder, got {folder}")
-    present = {file for file in FILES if (folder / file).is_file()}
+    present = {file for file in READ if (folder / file).is_file()}
     if not present:
-        raise FileNotFoundError(f"{op}: {folder} must hold one of {', '.join(FILES)}; is it a run folder?")
-    recipe_text = _read_text(folder / "recipe.yaml") if "recipe.yaml" in present else ""
+        raise FileNotFoundError(f"{op}: {folder} must hold one of {', '.join(READ)}; is it a run folder?")
+    recipe_text = _read_text(folder / RECIPE) if RECIPE in present else ""
     return Run(
         name=folder.resolve().name if name is None else name,
         path=folder,
         recipe=_parse_recipe(recipe_text, folder) if recipe_text else None,
         recipe_text=recipe_text,
-        log=read_metrics(folder) if "metrics.csv" in present else None,
-        evaluation=_read_evaluation(folder) if "evaluation.json" in present else None,
-        weights=folder / "best.safetensors" if "best.safetensors" in present else None,
+        log=read_metrics(folder) if METRICS in present else None,
+        evaluation=_read_evaluation(folder) if EVALUATION in present else None,
+        weights=folder / BEST if BEST in present else None,
     )
 
 
@@ -155,15 +152,15 @@ def _parse_recipe(text: str, folder: Path) -> Mapping[str, Any]:
     try:
         recipe = parse_yaml(text)
     except (yaml.YAMLError, ValueError) as error:
-        raise ValueError(f"read_run: {folder / 'recipe.yaml'} is not YAML ({error})") from None
+        raise ValueError(f"read_run: {folder / RECIPE} is not YAML ({error})") from None
     if not isinstance(recipe, dict):
         got = type(recipe).__name__
-        raise ValueError(f"read_run: {folder / 'recipe.yaml'} must hold a mapping, got {got}")
+        raise ValueError(f"read_run: {folder / RECIPE} must hold a mapping, got {got}")
     return recipe
 
 
 def _read_evaluation(folder: Path) -> Mapping[str, Any]:
-    file = folder / "evaluation.json"
+    file = folder / EVALUATION
     try:
         evaluation = json.loads(_read_text(file))
     except json.JSONDecodeError as error:

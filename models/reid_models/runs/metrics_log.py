@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from .files import METRICS
+
 AXES = ("epoch", "step")
 
 
@@ -67,7 +69,7 @@ def read_metrics(path: str | os.PathLike[str]) -> MetricsLog:
     """
     op = "read_metrics"
     file = Path(path)
-    file = file / "metrics.csv" if file.is_dir() else file
+    file = file / METRICS if file.is_dir() else file
     if not file.is_file():
         raise FileNotFoundError(f"{op}: path must be a metrics.csv or a run folder with one, got {file}")
     rows: list[dict[str, float]] = []

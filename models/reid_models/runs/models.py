@@ -12,11 +12,8 @@ import yaml  # type: ignore[import-untyped]
 
 from .._yaml import parse_yaml
 from ..data.augmentation import Augmentation
-from ..networks import load_model
-from ..networks.network import Network
-
-BEST = "best.safetensors"
-RECIPE = "recipe.yaml"
+from ..networks import Network, load_model
+from .files import BEST, RECIPE
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,9 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from .._checksum import is_sealed, seal
 from .._output import replacing
 from ..networks import save_model
-from ..runs.models import BEST
+from ..runs.files import BEST, LAST
 from .interruption import Interrupted, Interruption
 
-LAST = "last.ckpt"
 NEEDED = ("epoch", "global_step", "loops", "optimizer_states", "random_states", "state_dict")
 
 

@@ -18,7 +18,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from ..cli.parsing import parse
 from ..data.augmentation import Augmentation
 from ..losses import HSGNET_LOSSES
-from .checkpoints import LAST
+from ..runs.files import LAST
 from .data_module import HSGNET_SAMPLER, ReidDataModule
 from .module import ReidModule
 from .schedule import HSGNET_OPTIMIZER, HSGNET_SCHEDULE

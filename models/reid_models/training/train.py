@@ -21,15 +21,14 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from .._output import replacing
 from ..data.samplers import TrainSampler
 from ..recipes import load_recipe
-from ..runs.models import RECIPE
-from .checkpoints import LAST, BestModel, LastCheckpoint, WholeCheckpointIO, read_step
+from ..runs.files import LAST, METRICS, RECIPE
+from .checkpoints import BestModel, LastCheckpoint, WholeCheckpointIO, read_step
 from .configuration import check_same_run, count_processes, make_parser, read_configuration
 from .interruption import Interruption
 from .joint_batch import JointBatchNorm
 from .module import ReidModule
 
-METRICS = "metrics.csv"
-KEPT = "metrics.csv.kept"  # rows of before, while Lightning begins its file anew
+KEPT = f"{METRICS}.kept"  # rows of before, while Lightning begins its file anew
 
 
 def train(recipe: Mapping[str, Any], overrides: Sequence[str] = ()) -> Path:

@@ -17,7 +17,7 @@ import reid_ops
 from reid_models import create_model, save_model
 from reid_models.data import ImageRecord, decode_image, make_synthetic
 from reid_models.data.augmentation import Augmentation
-from reid_models.networks import Baseline
+from reid_models.networks import Network
 from reid_models.retrieval.feature_files import encode_paths
 from reid_models.retrieval.features import (
     Extraction,
@@ -44,7 +44,7 @@ def records() -> tuple[ImageRecord, ...]:
 
 
 @pytest.fixture(scope="module")
-def model() -> Baseline:
+def model() -> Network:
     torch.manual_seed(0)
     return create_model("baseline", 4, backbone="resnet10t", image_size=SIZE)
 
@@ -55,7 +55,7 @@ def some_features(count: int = 5, dim: int = 3) -> Features:
     return Features(torch.randn(count, dim), labels - 1, labels % 2, names[:count], SOURCE)
 
 
-def by_hand(model: Baseline, records: tuple[ImageRecord, ...], augmentation: Augmentation) -> Tensor:
+def by_hand(model: Network, records: tuple[ImageRecord, ...], augmentation: Augmentation) -> Tensor:
     images = torch.stack([decode_image(record) for record in records]).float() / 255
     mean, std = (torch.tensor(values)[:, None, None] for values in (augmentation.mean, augmentation.std))
     with torch.no_grad():
@@ -63,7 +63,7 @@ def by_hand(model: Baseline, records: tuple[ImageRecord, ...], augmentation: Aug
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_extraction_is_the_network(workers: int, model: Baseline, records: tuple[ImageRecord, ...]) -> None:
+def test_extraction_is_the_network(workers: int, model: Network, records: tuple[ImageRecord, ...]) -> None:
     augmentation = Augmentation(mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4), erase=1.0)
     expected = by_hand(model, records, augmentation)
     model.train()
@@ -78,7 +78,7 @@ def test_extraction_is_the_network(workers: int, model: Baseline, records: tuple
     assert found.source is not None and found.source.mean == (0.4, 0.5, 0.6)
 
 
-def test_flip_average(model: Baseline, records: tuple[ImageRecord, ...]) -> None:
+def test_flip_average(model: Network, records: tuple[ImageRecord, ...]) -> None:
     augmentation = Augmentation()
     images = augmentation.evaluation(torch.stack([decode_image(record) for record in records]))
     found = extract_features(model, records, image_size=SIZE, flip_average=True)
@@ -88,7 +88,7 @@ def test_flip_average(model: Baseline, records: tuple[ImageRecord, ...]) -> None
     torch.testing.assert_close(found.features.norm(dim=1), torch.ones(len(records)))
 
 
-def test_autocast(model: Baseline, records: tuple[ImageRecord, ...]) -> None:
+def test_autocast(model: Network, records: tuple[ImageRecord, ...]) -> None:
     whole = extract_features(model, records, image_size=SIZE).features
     half = extract_features(model, records, image_size=SIZE, autocast="bfloat16").features
     assert half.dtype == torch.float32 and not torch.equal(half, whole)
@@ -97,14 +97,14 @@ def test_autocast(model: Baseline, records: tuple[ImageRecord, ...]) -> None:
         Extraction(SIZE, autocast="half")
 
 
-def test_devices(model: Baseline, records: tuple[ImageRecord, ...]) -> None:
+def test_devices(model: Network, records: tuple[ImageRecord, ...]) -> None:
     for device in ("cuda:99", "tpu"):
         with pytest.raises(ValueError, match="device"):
             extract_features(model, records, image_size=SIZE, device=device)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_damaged_image_is_named_in_one_line(workers: int, model: Baseline, tmp_path: Path) -> None:
+def test_a_damaged_image_is_named_in_one_line(workers: int, model: Network, tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"no image")
     good = make_synthetic(identities=4, cameras=2, size=SIZE).train
     records = (*good[:2], ImageRecord(str(tmp_path / "broken.png"), 0, 0))
@@ -123,7 +123,7 @@ def test_a_model_without_features(records: tuple[ImageRecord, ...]) -> None:
         extract_features(nn.Identity(), records, image_size=SIZE)
 
 
-def test_to_a_file_is_the_same(model: Baseline, records: tuple[ImageRecord, ...], tmp_path: Path) -> None:
+def test_to_a_file_is_the_same(model: Network, records: tuple[ImageRecord, ...], tmp_path: Path) -> None:
     file = tmp_path / "features.safetensors"
     extract_to_file(file, model, records, dtype=torch.float32, image_size=SIZE, batch_size=3, workers=0)
     expected = extract_features(model, records, image_size=SIZE, batch_size=3, workers=0)
@@ -188,7 +188,7 @@ def test_no_flipped_bit_goes_unnoticed(tmp_path: Path) -> None:
     assert load_features(file).paths == ["a.png", "b.png", "c.png"]
 
 
-def test_parts_are_the_features(model: Baseline, records: tuple[ImageRecord, ...]) -> None:
+def test_parts_are_the_features(model: Network, records: tuple[ImageRecord, ...]) -> None:
     whole = extract_features(model, records, image_size=SIZE, batch_size=3, workers=0)
     parts = list(extract_parts(model, records, image_size=SIZE, batch_size=3, workers=0))
     assert [len(part) for part in parts] == [3, 3, 2]
@@ -266,7 +266,7 @@ def test_arguments_of_save(tmp_path: Path) -> None:
         save_features(tmp_path / "nowhere" / "f.safetensors", some_features())
 
 
-def test_other_files_are_refused(model: Baseline, tmp_path: Path) -> None:
+def test_other_files_are_refused(model: Network, tmp_path: Path) -> None:
     file = tmp_path / "f.safetensors"
     with pytest.raises(FileNotFoundError, match="path must be a file of features"):
         load_features(file)
@@ -329,7 +329,7 @@ def test_only_features_of_one_model_are_compared() -> None:
         check_comparable(features, some_features(dim=4), "here")
 
 
-def test_fingerprint(model: Baseline) -> None:
+def test_fingerprint(model: Network) -> None:
     """Whatever changes features changes it: weights, and options that no weight shows."""
     first = fingerprint(model)
     assert first == fingerprint(model) and len(first) == 32

@@ -7,12 +7,12 @@ import torch.nn.functional as F
 
 from reid_models.data import IdentitySampler, ImageDataset, make_synthetic
 from reid_models.losses import HSGNET_LOSSES, WeightedLoss
-from reid_models.networks import Baseline, create_model
+from reid_models.networks import Network, create_model
 
 SIZE = (32, 32)
 
 
-def rank_1(model: Baseline, images: ImageDataset) -> float:
+def rank_1(model: Network, images: ImageDataset) -> float:
     """Share of images whose nearest by cosine, same identity and camera left out, shows the same identity."""
     batch = torch.stack([sample.image for sample in images]).float() / 255
     identities = torch.tensor(images.identities)

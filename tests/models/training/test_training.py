@@ -89,12 +89,12 @@ def test_lost_weights_are_neither_saved_nor_validated() -> None:
     module.on_save_checkpoint({"state_dict": module.state_dict()})
     module.on_validation_epoch_start()
     with torch.no_grad():
-        module.network.classifier.weight[0, 0] = torch.inf
+        module.network.head.classifier.weight[0, 0] = torch.inf
     with pytest.raises(
-        RuntimeError, match=r"no longer finite.*1 of \d+ tensors, such as network\.classifier\.weight"
+        RuntimeError, match=r"no longer finite.*1 of \d+ tensors, such as network\.head\.classifier\.weight"
     ):
         module.on_save_checkpoint({"state_dict": module.state_dict()})
-    with pytest.raises(RuntimeError, match=r"no longer finite.*such as classifier\.weight"):
+    with pytest.raises(RuntimeError, match=r"no longer finite.*such as head\.classifier\.weight"):
         module.on_validation_epoch_start()
 
 
@@ -189,7 +189,7 @@ def test_networks_of_other_types(precision: str, tmp_path: Path) -> None:
     trainer = {"max_epochs": 1, "precision": precision}
     folder = train(recipe(tmp_path, trainer=trainer))
     expected = torch.bfloat16 if precision == "bf16-true" else torch.float64
-    assert state(folder)["state_dict"]["network.classifier.weight"].dtype == expected
+    assert state(folder)["state_dict"]["network.head.classifier.weight"].dtype == expected
     means = [float(row["train/total"]) for row in rows(folder) if row["train/total"]]
     assert len(means) == 1 and 0 < means[0] < 10
     assert load_model(folder / BEST).num_classes == 16

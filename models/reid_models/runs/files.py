@@ -1,0 +1,10 @@
+"""The files of a run folder."""
+
+RECIPE = "recipe.yaml"  # the whole configuration
+METRICS = "metrics.csv"  # the log of training
+LAST = "last.ckpt"  # what a run needs to go on
+BEST = "best.safetensors"  # the network of the best validation
+EVALUATION = "evaluation.json"  # what `reid evaluate` measured
+
+#: Those that are read back, each on its own.
+READ = (RECIPE, METRICS, EVALUATION, BEST)
