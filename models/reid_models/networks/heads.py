@@ -8,9 +8,9 @@ FEATURES = ("gmp", "cbr")
 
 
 class CBRHead(nn.Module):
-    """HSGNet's head (section III-A): global max pooling, 1x1 convolution with batch norm and ReLU, classifier.
+    """HSGNet's head (section III-A): global max pooling, convolution with batch norm and ReLU, classifier.
 
-    GMP is the pooling, CBR the convolution.
+    GMP is the pooling, CBR the 1x1 convolution.
 
     Args:
         channels: of the trunk's features.

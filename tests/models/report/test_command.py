@@ -29,7 +29,7 @@ def size(file: Path) -> tuple[int, int]:
     "words",
     [
         ["ranks", "RUNS", "--choose", "improved", "--count", "2", "--top", "3", *QUICK],
-        ["cam", "RUNS", "--count", "3", "--target", "class", "--stage", "3", *QUICK],
+        ["cam", "RUNS", "--count", "3", "--target", "class", "--layer", "stage3", *QUICK],
         ["curves", "RUNS"],
         ["curves", "RUNS", "--against", "step"],
         ["curves", "RUNS", "--curve", "cmc", "--length", "3"],
