@@ -115,6 +115,17 @@ class Registry(Mapping[str, T], Generic[T]):
         return thing
 
 
+def check_class(base: type) -> Callable[[object], None]:
+    """For :class:`Registry`: things are classes derived from a base."""
+
+    def check(thing: object) -> None:
+        if not (isinstance(thing, type) and issubclass(thing, base)):
+            name = f"{base.__module__}.{base.__qualname__}"
+            raise TypeError(f"must be a class derived from {name}, got {thing!r}")
+
+    return check
+
+
 def table(attribute: str) -> Callable[[ModuleType], Mapping[str, T]]:
     """For :class:`Registry`: a room's module lists its things in a mapping of that name."""
 

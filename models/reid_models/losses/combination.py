@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .._suggest import unknown
+from .._registry import Registry, check_class, table
 from .contrastive import ContrastiveLoss
 from .term import LossTerm
 from .triplet import TripletLoss
 
-#: Losses by name. Label smoothing by Eqs. 13 and 14 is PyTorch's: ``{"label_smoothing": 0.1}``.
-LOSSES: Mapping[str, type[nn.Module]] = MappingProxyType(
-    {"contrastive": ContrastiveLoss, "cross_entropy": nn.CrossEntropyLoss, "triplet": TripletLoss}
+#: Losses by name, with those of papers (``LOSSES`` in ``losses.py``); a term may also name
+#: ``package.module:Class``. Label smoothing by Eqs. 13 and 14 is PyTorch's: ``{"label_smoothing": 0.1}``.
+LOSSES: Registry[type[nn.Module]] = Registry(
+    "loss",
+    {"contrastive": ContrastiveLoss, "cross_entropy": nn.CrossEntropyLoss, "triplet": TripletLoss},
+    "losses",
+    table("LOSSES"),
+    check_class(nn.Module),
 )
 
 #: Of an output's tensors, one for each head.
@@ -65,8 +69,7 @@ class WeightedLoss(nn.Module):
         if len(set(self.names)) != len(self.names):
             raise ValueError(f"WeightedLoss: terms must differ in loss or output, got {self.names}")
         for term in self.terms:
-            if term.loss not in LOSSES:
-                raise unknown("loss", term.loss, LOSSES)
+            LOSSES.find(term.loss)
             if widths is not None:
                 _check_output(term, widths)
         self.losses = nn.ModuleList(
@@ -121,7 +124,7 @@ class WeightedLoss(nn.Module):
 
 def _heads(term: LossTerm, num_classes: int | None, widths: Sequence[int] | None) -> Iterator[nn.Module]:
     """A term's losses, one for each head of its output."""
-    make = LOSSES[term.loss]
+    make = LOSSES.find(term.loss)
     asked = inspect.signature(make).parameters
     for width in widths or (None,):
         known = {"num_classes": num_classes, "feature_length": width}

@@ -18,7 +18,7 @@ class LossTerm:
     """One term of a sum: ``weight * loss(outputs[output], target)``.
 
     Attributes:
-        loss: a name in :data:`LOSSES`.
+        loss: a name in :data:`LOSSES`, or ``package.module:Class``.
         output: the network's output that the loss sees, ``"logits"`` or ``"features"`` for example.
         weight: its factor, at least 0.
         options: arguments of the loss.
@@ -48,7 +48,7 @@ class LossTerm:
     @property
     def name(self) -> str:
         """Under which its value is logged."""
-        return f"{self.loss}({self.output})"
+        return f"{self.loss.rpartition(':')[2]}({self.output})"
 
     @classmethod
     def from_mapping(cls, fields: Mapping[str, Any]) -> LossTerm:

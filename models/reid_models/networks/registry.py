@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
-from .._registry import Registry
+from .._registry import Registry, check_class
 from .._suggest import unknown
 from .baseline import Baseline
 from .network import Network
@@ -25,13 +25,10 @@ def _networks(module: ModuleType) -> Mapping[str, type[Network]]:
     }
 
 
-def _check(thing: object) -> None:
-    if not (isinstance(thing, type) and issubclass(thing, Network)):
-        raise TypeError(f"must be a class derived from reid_models.networks.Network, got {thing!r}")
-
-
 #: Networks by name: those here and those of the papers.
-MODELS: Registry[type[Network]] = Registry("model", {"baseline": Baseline}, "network", _networks, _check)
+MODELS: Registry[type[Network]] = Registry(
+    "model", {"baseline": Baseline}, "network", _networks, check_class(Network)
+)
 
 
 def list_models() -> list[str]:

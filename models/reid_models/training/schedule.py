@@ -23,6 +23,7 @@ from torch.optim.lr_scheduler import (
     StepLR,
 )
 
+from .._registry import Registry, table
 from .._suggest import unknown
 
 OPTIMIZERS: Mapping[str, type[Optimizer]] = MappingProxyType(
@@ -55,7 +56,9 @@ def make_optimizer(network: nn.Module, options: Mapping[str, Any]) -> Optimizer:
         >>> bias = {"match": r"classifier.*\.bias$", "lr_factor": 2.0, "weight_decay": 0.0}
         >>> make_optimizer(model, {"name": "SGD", "lr": 1e-3, "weight_decay": 5e-4, "groups": [bias]})
     """
-    name, arguments = _named("optimizer", options, OPTIMIZERS)
+    name, arguments = _named("optimizer", options)
+    if name not in OPTIMIZERS:
+        raise unknown("optimizer", name, OPTIMIZERS)
     if "lr" not in arguments:
         raise ValueError(f"optimizer: lr must be given, got {dict(options)}")
     groups = arguments.pop("groups", None) or []
@@ -106,7 +109,9 @@ def _grouped(
 def make_schedule(
     optimizer: Optimizer, options: Mapping[str, Any], *, count_steps: Callable[[], int]
 ) -> tuple[LRScheduler, str]:
-    """A schedule from a recipe's ``schedule``: a name in :data:`SCHEDULES` and its arguments.
+    """A schedule from a recipe's ``schedule``: its name and its arguments.
+
+    The name is one in :data:`SCHEDULES`, or ``package.module:NAME`` for such a pair as is in there.
 
     Args:
         optimizer: its ``lr`` is the highest of the run.
@@ -122,8 +127,8 @@ def make_schedule(
     Example:
         >>> scheduler, interval = make_schedule(optimizer, {"name": "step"}, count_steps=lambda: 0)
     """
-    name, arguments = _named("schedule", options, SCHEDULES)
-    make, interval = SCHEDULES[name]
+    name, arguments = _named("schedule", options)
+    make, interval = SCHEDULES.find(name)
     _check_known(f"argument of schedule {name}", arguments, make, skipped=("optimizer", "count_steps"))
     return make(optimizer, count_steps, **arguments), interval
 
@@ -214,25 +219,33 @@ def _constant(optimizer: Optimizer, count_steps: Callable[[], int]) -> LRSchedul
     return ConstantLR(optimizer, factor=1.0)
 
 
-#: Schedules by name: what makes them, and after what they are stepped.
-SCHEDULES: Mapping[str, tuple[Callable[..., LRScheduler], str]] = MappingProxyType(
+def _check_schedule(thing: object) -> None:
+    known = isinstance(thing, tuple) and len(thing) == 2 and callable(thing[0])
+    if not (known and thing[1] in ("epoch", "step")):  # type: ignore[index]
+        raise TypeError(f'must be a pair of a function and "epoch" or "step", got {thing!r}')
+
+
+#: Schedules by name, with those of papers (``SCHEDULES`` in ``schedules.py``): what makes them from the
+#: optimizer, ``count_steps`` and a recipe's arguments, and after what they are stepped.
+SCHEDULES: Registry[tuple[Callable[..., LRScheduler], str]] = Registry(
+    "schedule",
     {
         "constant": (_constant, "epoch"),
         "iterations": (_iterations, "step"),
         "one_cycle": (_one_cycle, "step"),
         "step": (_step, "epoch"),
-    }
+    },
+    "schedules",
+    table("SCHEDULES"),
+    _check_schedule,
 )
 
 
-def _named(what: str, options: Mapping[str, Any], known: Iterable[str]) -> tuple[str, dict[str, Any]]:
+def _named(what: str, options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     arguments = dict(options)
     if "name" not in arguments:
         raise ValueError(f"{what}: name must be given, got {arguments}")
-    name = arguments.pop("name")
-    if name not in known:
-        raise unknown(what, name, known)
-    return name, arguments
+    return arguments.pop("name"), arguments
 
 
 def _check_known(

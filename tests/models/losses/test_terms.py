@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from types import MappingProxyType
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from reid_models.losses import ContrastiveLoss, WeightedLoss, combination
+from reid_models.losses import ContrastiveLoss, WeightedLoss
 
 IDENTITIES = torch.tensor([0, 0, 1, 1])
+
+
+CENTRES = f"{__name__}:Centres"
 
 
 class Centres(nn.Module):
@@ -42,29 +43,22 @@ class Difference(nn.Module):
         return (output - images.mean((2, 3))).abs().mean()
 
 
-@pytest.fixture(autouse=True)
-def more_losses(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    more: Mapping[str, Any] = {"centres": Centres, "mean": Mean, "difference": Difference}
-    monkeypatch.setattr(combination, "LOSSES", MappingProxyType({**combination.LOSSES, **more}))
-    yield
-
-
 def test_targets_are_handed_to_the_terms_that_name_them() -> None:
     images, colours = torch.rand(4, 3, 5, 5), torch.rand(4, 3)
     distances, same = torch.tensor([0.2, 0.4]), torch.tensor([1, 0])
     loss = WeightedLoss(
         [
-            {"loss": "difference", "output": "colours", "target": "image"},
+            {"loss": f"{__name__}:Difference", "output": "colours", "target": "image"},
             {"loss": "contrastive", "output": "distances", "target": "pair", "weight": 2.0},
-            {"loss": "mean", "output": "colours", "target": "none"},
+            {"loss": f"{__name__}:Mean", "output": "colours", "target": "none"},
             {"loss": "triplet", "output": "colours"},
         ]
     )
     outputs = {"colours": colours, "distances": distances}
     values = loss(outputs, IDENTITIES, images=images, same=same)
-    torch.testing.assert_close(values["difference(colours)"], (colours - images.mean((2, 3))).abs().mean())
+    torch.testing.assert_close(values["Difference(colours)"], (colours - images.mean((2, 3))).abs().mean())
     torch.testing.assert_close(values["contrastive(distances)"], torch.tensor((0.2**2 + 0.6**2) / 4))
-    torch.testing.assert_close(values["mean(colours)"], colours.mean())
+    torch.testing.assert_close(values["Mean(colours)"], colours.mean())
     assert loss.targets == {"image", "pair", "none", "identity"}
     total = sum(w * values[name] for w, name in zip((1, 2, 1, 1), loss.names, strict=True))
     torch.testing.assert_close(values["total"], total)
@@ -85,7 +79,7 @@ def test_heads_are_reduced_to_one_value(reduce: str) -> None:
 
 
 def test_a_loss_that_asks_gets_classes_and_length_and_each_head_its_own_state() -> None:
-    term = {"loss": "centres", "output": "parts", "options": {"pull": 1.0}}
+    term = {"loss": CENTRES, "output": "parts", "options": {"pull": 1.0}}
     loss = WeightedLoss([term], num_classes=2, widths={"parts": (3, 5)})
     heads = (torch.rand(4, 3), torch.rand(4, 5))
     loss({"parts": heads}, IDENTITIES)
@@ -102,8 +96,12 @@ def test_a_loss_that_asks_gets_classes_and_length_and_each_head_its_own_state() 
 @pytest.mark.parametrize(
     ("term", "known", "message"),
     [
-        ({"loss": "centres"}, {"num_classes": 3}, r"feature_length must be known for centres\(out\)"),
-        ({"loss": "centres"}, {"widths": {"out": (4,)}}, "num_classes must be known"),
+        (
+            {"loss": CENTRES},
+            {"num_classes": 3},
+            r"feature_length must be known for Centres\(out\)",
+        ),
+        ({"loss": CENTRES}, {"widths": {"out": (4,)}}, "num_classes must be known"),
         ({"loss": "triplet"}, {"widths": {"logits": (4,)}}, "must have 'out' for .*, got logits"),
         ({"loss": "triplet", "target": "idenity"}, {}, 'did you mean "identity"'),
         ({"loss": "triplet", "reduce": "max"}, {}, "unknown reduce of triplet 'max'"),
@@ -115,7 +113,7 @@ def test_terms_that_do_not_fit_are_refused(term: Any, known: Any, message: str) 
 
 
 def test_a_loss_with_state_needs_one_for_every_head() -> None:
-    loss = WeightedLoss([{"loss": "centres", "output": "out"}], num_classes=2, widths={"out": (3,)})
+    loss = WeightedLoss([{"loss": CENTRES, "output": "out"}], num_classes=2, widths={"out": (3,)})
     with pytest.raises(ValueError, match="must have 1 tensors in 'out', got 2"):
         loss({"out": (torch.rand(4, 3), torch.rand(4, 3))}, IDENTITIES)
 

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import MappingProxyType
 from typing import Any, ClassVar
 
-import pytest
 import torch
 from torch import Tensor, nn
 
-from reid_models.losses import combination
-from reid_models.networks import registry
 from reid_models.networks.network import Network, Output
 
 
@@ -65,25 +59,16 @@ class Darkness(nn.Module):
         return (part.mean(1) - images.mean((1, 2, 3))).abs().mean()
 
 
-@contextmanager
-def registered() -> Iterator[None]:
-    losses: Any = {**combination.LOSSES, "centres": Centres, "darkness": Darkness}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(registry.MODELS, "pair_net", PairNet)  # type: ignore[misc, arg-type]
-        patch.setattr(combination, "LOSSES", MappingProxyType(losses))
-        yield
-
-
 def pair_settings() -> dict[str, Any]:
     """Over :func:`recipe`: 5 batches of 4 anchors, each with a positive and two negatives."""
     terms = [
-        {"loss": "centres", "output": "parts"},
-        {"loss": "darkness", "output": "parts", "target": "image", "reduce": "sum"},
+        {"loss": f"{__name__}:Centres", "output": "parts"},
+        {"loss": f"{__name__}:Darkness", "output": "parts", "target": "image", "reduce": "sum"},
         {"loss": "contrastive", "output": "distances", "target": "pair", "options": {"alpha": 1.0}},
     ]
     sampler = {"name": "pairs", "anchors_per_batch": 4, "negatives": 2}
     options = {"identities": 10, "cameras": 2, "images_per_camera": 2, "size": [32, 32]}
-    model = {"network": "pair_net", "options": {}, "losses": terms}
+    model = {"network": f"{__name__}:PairNet", "options": {}, "losses": terms}
     return {
         "data": {"sampler": sampler, "dataset_options": options},
         "model": {**model, "optimizer": {"name": "Adam", "lr": 0.01}, "schedule": {"name": "constant"}},
@@ -98,5 +83,4 @@ def run_pairs(settings: dict[str, Any], environment: dict[str, str]) -> None:
 
     torch.set_num_threads(1)
     os.environ.update(environment)
-    with registered():
-        train(settings)
+    train(settings)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +14,12 @@ from reid_models.training.module import ReidModule
 from reid_models.training.train import train
 from reid_models.training.trial import asked_inputs, output_widths
 
-from .pair_support import PairNet, pair_settings, registered, run_pairs
+from .pair_support import PairNet, pair_settings, run_pairs
 from .process_support import recipe
 from .test_processes import environments_of_two, start, wait
 
-NAMES = ["centres(parts)", "darkness(parts)", "contrastive(distances)"]
-
-
-@pytest.fixture(autouse=True)
-def names() -> Iterator[None]:
-    with registered():
-        yield
+CENTRES = "tests.models.training.pair_support:Centres"
+NAMES = ["Centres(parts)", "Darkness(parts)", "contrastive(distances)"]
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
@@ -39,8 +33,7 @@ def state(folder: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    with registered():
-        return train(recipe(tmp_path_factory.mktemp("runs"), name="whole", **pair_settings()))
+    return train(recipe(tmp_path_factory.mktemp("runs"), name="whole", **pair_settings()))
 
 
 def test_every_term_is_logged_as_one_value_and_states_are_kept(whole: Path) -> None:
@@ -86,7 +79,20 @@ def test_two_processes_keep_the_state_of_one(whole: Path, tmp_path: Path) -> Non
             r"at least anchors_per_batch \(11\) images .* got 10",
         ),
         ({"model": {"losses": [{"loss": "triplet", "output": "feature"}]}}, "must have 'feature'"),
-        ({"model": {"losses": [{"loss": "centres", "output": "parts", "target": "pear"}]}}, '"pair"'),
+        (
+            {
+                "model": {
+                    "losses": [
+                        {
+                            "loss": CENTRES,
+                            "output": "parts",
+                            "target": "pear",
+                        }
+                    ]
+                }
+            },
+            '"pair"',
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused_before_anything_is_written(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from collections.abc import Callable
 from typing import Any
 
+from ..._registry import Registry, table
 from ..._suggest import unknown
 from ..records import ReidDataset
 from .combined import read_combined
@@ -22,7 +22,16 @@ from .vehicleid import read_vehicleid
 from .veri776 import read_veri776
 from .viper import read_viper
 
-READERS: Mapping[str, Callable[..., ReidDataset]] = MappingProxyType(
+
+def _check(thing: object) -> None:
+    if not callable(thing):
+        raise TypeError(f"must be a function that gives a ReidDataset, got {thing!r}")
+
+
+#: Readers by name, with those of papers (``READERS`` in ``datasets.py``). Their argument ``root`` or ``path``
+#: is where the dataset is; one that has neither is in memory.
+READERS: Registry[Callable[..., ReidDataset]] = Registry(
+    "dataset",
     {
         "combined": read_combined,
         "csv": read_csv,
@@ -36,7 +45,10 @@ READERS: Mapping[str, Callable[..., ReidDataset]] = MappingProxyType(
         "vehicleid": read_vehicleid,
         "veri776": read_veri776,
         "viper": read_viper,
-    }
+    },
+    "datasets",
+    table("READERS"),
+    _check,
 )
 
 
@@ -54,7 +66,7 @@ def read_dataset(name: str, root: str | os.PathLike[str] | None = None, **option
     """Reads a dataset by name, for training and test.
 
     Args:
-        name: one of :func:`list_datasets`.
+        name: one of :func:`list_datasets`, or ``package.module:function`` of a reader of one's own.
         root: its folder (for ``"csv"`` the file); None for those that are in memory.
         **options: of the reader.
 
@@ -77,9 +89,7 @@ def read_dataset(name: str, root: str | os.PathLike[str] | None = None, **option
 
 def read_any(name: str, root: str | os.PathLike[str] | None = None, **options: Any) -> ReidDataset:
     """As :func:`read_dataset`, but also gives datasets that have training images alone."""
-    if name not in READERS:
-        raise unknown("dataset", name, READERS)
-    reader = READERS[name]
+    reader = READERS.find(name)
     parameters = inspect.signature(reader).parameters
     known = [p.name for p in parameters.values() if p.kind is inspect.Parameter.KEYWORD_ONLY]
     for option in options:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import Any
 
+from ..._registry import Registry, check_class, table
 from ..._suggest import unknown
 from .base import TrainSampler
 from .identity import IdentitySampler
 from .pairs import PairSampler
 from .shuffled import ShuffledSampler
 
-SAMPLERS: Mapping[str, type[TrainSampler]] = MappingProxyType(
-    {"identity": IdentitySampler, "pairs": PairSampler, "shuffled": ShuffledSampler}
+#: Samplers by name, with those of papers (``SAMPLERS`` in ``samplers.py``).
+SAMPLERS: Registry[type[TrainSampler]] = Registry(
+    "sampler",
+    {"identity": IdentitySampler, "pairs": PairSampler, "shuffled": ShuffledSampler},
+    "samplers",
+    table("SAMPLERS"),
+    check_class(TrainSampler),
 )
 PROCESSES = ("seed", "rank", "world_size")  # the run's, not the recipe's
 
@@ -27,7 +32,10 @@ def make_sampler(
     rank: int = 0,
     world_size: int = 1,
 ) -> TrainSampler:
-    """A sampler from a recipe's ``data.sampler``: a name in :data:`SAMPLERS` and its arguments.
+    """A sampler from a recipe's ``data.sampler``: its name and its arguments.
+
+    The name is one in :data:`SAMPLERS`, or ``package.module:Class`` for a class derived from
+    :class:`TrainSampler`.
 
     Args:
         options: ``{"name": "identity", "identities_per_batch": 32, "images_per_identity": 4}``, for example.
@@ -46,9 +54,7 @@ def make_sampler(
     if "name" not in arguments:
         raise ValueError(f"sampler: name must be given, got {arguments}")
     name = arguments.pop("name")
-    if name not in SAMPLERS:
-        raise unknown("sampler", name, SAMPLERS)
-    make: Any = SAMPLERS[name]
+    make: Any = SAMPLERS.find(name)
     parameters = inspect.signature(make).parameters.values()
     known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in PROCESSES]
     for argument in arguments:
