@@ -1,0 +1,1 @@
+"""HCN: hierarchical cross maps over a ResNet."""
