@@ -15,6 +15,7 @@ from reid_ops import augment
 from .._suggest import unknown
 
 AFFINE = ("degrees", "translate", "scale", "shear", "fill")
+CHANNELS = ("rgb", "bgr")
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Augmentation:
         affine: arguments of torchvision's ``v2.RandomAffine``: ``degrees``, ``translate``, ``scale``,
             ``shear``, ``fill`` (0 to 255); bilinear. Done by :func:`make_train_loader` on each image.
         mean, std: of each channel, for images scaled to [0, 1]. Default: ImageNet's.
+        channels: ``"rgb"``, or ``"bgr"`` for networks that take blue first; mean and std are in that order.
 
     Raises:
         TypeError, ValueError: a value has the wrong type or is out of range.
@@ -46,8 +48,11 @@ class Augmentation:
     affine: Mapping[str, Any] | None = None
     mean: Sequence[float] = (0.485, 0.456, 0.406)
     std: Sequence[float] = (0.229, 0.224, 0.225)
+    channels: str = "rgb"
 
     def __post_init__(self) -> None:
+        if self.channels not in CHANNELS:
+            raise ValueError(f'augmentation: channels must be "rgb" or "bgr", got {self.channels!r}')
         random_affine(self.affine)
         self.train(torch.empty(0, 3, 1, 1, dtype=torch.uint8), seed=0)  # every other check is the operator's
 
@@ -79,7 +84,7 @@ class Augmentation:
             (N, 3, H, W), contiguous.
         """
         return augment(
-            images, size=tuple(images.shape[2:]), pad=self.pad, flip=self.flip,
+            self._ordered(images), size=tuple(images.shape[2:]), pad=self.pad, flip=self.flip,
             mean=tuple(self.mean), std=tuple(self.std),
             erase=_arguments(self.erase), polygon=_arguments(self.polygon),
             dtype=dtype, seed=seed, first_index=first_index, layout="NCHW",
@@ -88,9 +93,12 @@ class Augmentation:
     def evaluation(self, images: Tensor, *, dtype: torch.dtype = torch.float32) -> Tensor:
         """A batch normalised and otherwise as it is; arguments as in :meth:`train`."""
         return augment(
-            images, size=tuple(images.shape[2:]), pad=0, flip=0.0,
+            self._ordered(images), size=tuple(images.shape[2:]), pad=0, flip=0.0,
             mean=tuple(self.mean), std=tuple(self.std), dtype=dtype, seed=0, layout="NCHW",
         )  # fmt: skip
+
+    def _ordered(self, images: Tensor) -> Tensor:
+        return images if self.channels == "rgb" else images.flip(1)
 
 
 def _arguments(erasing: float | Mapping[str, Any] | None) -> Mapping[str, Any] | None:

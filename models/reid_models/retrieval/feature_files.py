@@ -33,6 +33,7 @@ class Source:
         model: fingerprint of the network's weights, see :func:`fingerprint`.
         image_size: height and width of its images.
         mean, std: by which images were normalised.
+        channels: their order, ``"rgb"`` or ``"bgr"``.
         flip_average: whether features are means over an image and its mirror image.
         path: where the model was, to find it again; not compared.
     """
@@ -41,6 +42,7 @@ class Source:
     image_size: tuple[int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    channels: str = "rgb"
     flip_average: bool = False
     path: str = ""
 

@@ -88,6 +88,7 @@ class Extraction:
             image_size=(int(self.image_size[0]), int(self.image_size[1])),
             mean=tuple(map(float, self.augmentation.mean)),
             std=tuple(map(float, self.augmentation.std)),
+            channels=self.augmentation.channels,
             flip_average=self.flip_average,
             path=str(Path(self.path).resolve()) if self.path else "",
         )

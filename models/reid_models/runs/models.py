@@ -42,6 +42,7 @@ class Trained:
         statistics: dict[str, Any] = {
             name: tuple(given[name]) for name in ("mean", "std") if given.get(name) is not None
         }
+        statistics["channels"] = given.get("channels") or "rgb"
         return {
             "image_size": self.model.image_size,
             "augmentation": Augmentation(**statistics),

@@ -203,3 +203,16 @@ def test_bad_loaders(images: ImageDataset) -> None:
         make_train_loader(images, sampler, seed=0.5)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"make_evaluation_loader: batch_size must be at least 1, got 0"):
         make_evaluation_loader(DATASET.train, image_size=SIZE, batch_size=0)
+
+
+def test_channels_in_another_order() -> None:
+    """Blue first, less a mean of each: what Caffe's networks take."""
+    images = torch.randint(0, 256, (2, 3, 6, 5), dtype=torch.uint8)
+    mean = (104.0, 117.0, 124.0)
+    options: dict[str, Any] = {"mean": tuple(m / 255 for m in mean), "std": (1 / 255,) * 3, "channels": "bgr"}
+    augmentation = Augmentation(flip=0.0, erase=None, **options)
+    expected = images.flip(1).float() - torch.tensor(mean)[:, None, None]
+    torch.testing.assert_close(augmentation.evaluation(images), expected, rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(augmentation.train(images, seed=0), expected, rtol=1e-5, atol=1e-4)
+    with pytest.raises(ValueError, match=r'channels must be "rgb" or "bgr", got \'gbr\''):
+        Augmentation(channels="gbr")

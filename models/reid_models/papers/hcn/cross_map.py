@@ -18,15 +18,15 @@ class CrossMap(nn.Module):
     ``"literal"`` makes the map C and averages it. Nothing between the two maps and the average is non-linear:
     the average of C is a weighted sum over ``top``, whose weights are column sums of the up-sampling, plus
     ``W`` times the average of ``bottom``. ``"fused"`` takes these sums, so that C is never made; results and
-    gradients agree to rounding. With smoothing, a 3x3 convolution behind the
-    merge, there are nine such sums, one for each of its taps, that differ in the map's border.
+    gradients agree to rounding. With smoothing, a 3x3 convolution behind the merge, there are nine such sums,
+    one for each of its taps, that differ in the map's border.
 
     Args:
         top: channels of the upper map, and of C.
         bottom: channels of the lower map.
         merge: how the top map is brought to the bottom map's size. ``"deconvolution"``: bilinear weights
-            that stay (kernel 8, stride 4, padding 2), as in the authors' network; the border is weaker, for outside
-            are zeros. ``"interpolation"``: bilinear, the border repeated. ``"learned"``: a
+            that stay (kernel 8, stride 4, padding 2), as in the authors' network; the border is weaker, for
+            outside are zeros. ``"interpolation"``: bilinear, the border repeated. ``"learned"``: a
             deconvolution for each channel that begins as the first and learns.
         smoothing: a 3x3 convolution of C, without bias, zeros around it.
         zero_lateral: W begins at 0, as in the authors' network; else by Kaiming's rule.
