@@ -16,7 +16,7 @@ from reid_models.retrieval.features import extract_features
 from reid_models.runs.models import Trained
 
 SEEDS = (0, 1, 2)
-STEPS = 500
+STEPS = 250
 BATCH = 32
 HEADS = {"resnet": ["r5"], "hcn": ["r5", "c1", "c2"]}
 METRICS = ("euclidean", "xqda")

@@ -31,6 +31,8 @@ class Recipe:
         targets: what the paper measured, as far as printed: ``rank1``, ``rank5``, ``rank10``, ``rank20`` and
             ``mAP`` in percent; ``seconds``, ``megabytes``, ``parameters`` (millions), ``gflops`` as they are.
         source: the paper's table and row, or the file.
+        measure: how the targets are measured, where it is not the default: ``metric`` and ``ranking``
+            (``"plain"`` or ``"reranked"``).
         paper: whose recipe it is, in words; "" for a file of one's own.
     """
 
@@ -40,6 +42,7 @@ class Recipe:
     targets: Mapping[str, float] = field(default_factory=dict)
     source: str = ""
     paper: str = ""
+    measure: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,9 @@ def load_recipe(name_or_path: str | os.PathLike[str]) -> Recipe:
             raise unknown(f"part of the recipe {name} in {book.file}", part, content["parts"])
     layers = [content["base"], *(content["parts"][part] for part in row["parts"])]
     config: dict[str, Any] = functools.reduce(merged, layers, {})
-    return Recipe(name, row["title"], config, targets_of(row), row["source"], content["paper"])
+    return Recipe(
+        name, row["title"], config, targets_of(row), row["source"], content["paper"], row.get("measure") or {}
+    )
 
 
 def merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from ..runs.files import EVALUATION
+from ..runs.files import EVALUATION, TRAINING
 from ..runs.measures import HEADINGS, SHARES, in_order
 from .registry import books, list_recipes, load_recipe, targets_of
 
@@ -32,18 +32,19 @@ class _Row(NamedTuple):
 
 
 def read_results(runs: str | os.PathLike[str]) -> dict[str, dict[str, float]]:
-    """The plain ranking's measures of every run that was evaluated, by recipe.
+    """The measures of every run that was evaluated, by recipe: of the plain ranking, or as the recipe says.
 
     Args:
         runs: the folder of run folders, which have their recipe's name.
 
     Returns:
-        ``rank1``, ``rank5``, ``rank10``, ``mAP``, ``mINP`` in [0, 1], by the name of the recipe. Folders with
-        another name, and runs without an ``evaluation.json``, are passed over.
+        ``rank1``, ``rank5``, ``rank10``, ``mAP``, ``mINP`` in [0, 1] and the ``seconds`` of training, by the
+        name of the recipe. Folders with another name are passed over, and so are runs without an
+        ``evaluation.json``, or with one by another metric than the recipe's.
 
     Raises:
         FileNotFoundError: no such folder.
-        ValueError: an ``evaluation.json`` is damaged.
+        ValueError: an ``evaluation.json`` or ``training.json`` is damaged.
 
     Example:
         >>> read_results("runs")["market1501_hsgnet"]["rank1"]
@@ -52,8 +53,8 @@ def read_results(runs: str | os.PathLike[str]) -> dict[str, dict[str, float]]:
     runs = Path(runs)
     if not runs.is_dir():
         raise FileNotFoundError(f"read_results: runs must be a folder of run folders, got {runs}")
-    found = {name: runs / name / EVALUATION for name in list_recipes()}
-    return {name: _read_measures(path) for name, path in found.items() if path.is_file()}
+    found = {name: _read_run(runs / name, load_recipe(name).measure) for name in list_recipes()}
+    return {name: measures for name, measures in found.items() if measures}
 
 
 def paper_table(results: Mapping[str, Scores] | None = None, *, form: str = "text") -> str:
@@ -158,10 +159,25 @@ def _as_csv(tables: Mapping[str, Sequence[_Row]]) -> str:
         return stream.getvalue()
 
 
-def _read_measures(path: Path) -> dict[str, float]:
+def _read_run(folder: Path, measure: Mapping[str, str]) -> dict[str, float]:
+    """What a run folder has of a recipe's measures; empty for nothing."""
+    evaluation, training = folder / EVALUATION, folder / TRAINING
+    measures = _read_measures(evaluation, measure) if evaluation.is_file() else {}
+    if training.is_file():
+        try:
+            measures["seconds"] = float(json.loads(training.read_text(encoding="utf-8"))["seconds"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"read_results: {training} is damaged ({error!r})") from None
+    return measures
+
+
+def _read_measures(path: Path, measure: Mapping[str, str]) -> dict[str, float]:
     try:
-        plain = json.loads(path.read_text(encoding="utf-8"))["plain"]
-        measures = {metric: float(value) for metric, value in plain.items()}
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if "metric" in measure and content["settings"]["metric"] != measure["metric"]:
+            return {}
+        ranking = content[measure.get("ranking", "plain")]
+        measures = {metric: float(value) for metric, value in (ranking or {}).items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"read_results: {path} is damaged or not an evaluation ({error!r})") from None
     if not all(0 <= value <= 1 for value in measures.values()):

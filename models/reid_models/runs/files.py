@@ -4,6 +4,7 @@ RECIPE = "recipe.yaml"  # the whole configuration
 METRICS = "metrics.csv"  # the log of training
 LAST = "last.ckpt"  # what a run needs to go on
 BEST = "best.safetensors"  # the network of the best validation
+TRAINING = "training.json"  # how long it trained
 EVALUATION = "evaluation.json"  # what `reid evaluate` measured
 
 #: Those that are read back, each on its own.

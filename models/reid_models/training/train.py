@@ -27,6 +27,7 @@ from .configuration import check_same_run, count_processes, make_parser, read_co
 from .interruption import Interruption
 from .joint_batch import JointBatchNorm
 from .module import ReidModule
+from .timing import TrainingTime
 
 KEPT = f"{METRICS}.kept"  # rows of before, while Lightning begins its file anew
 
@@ -151,7 +152,7 @@ def _check_folder(folder: Path, settings: Mapping[str, Any]) -> None:
 def _make_trainer(given: Any, folder: Path, last: LastCheckpoint, checkpoint: Path | None) -> Trainer:
     options = dict(given)
     steps = 0 if checkpoint is None else read_step(checkpoint)
-    callbacks = [*(options.pop("callbacks") or []), last, BestModel(folder)]
+    callbacks = [*(options.pop("callbacks") or []), last, BestModel(folder), TrainingTime(folder)]
     if options["enable_progress_bar"] is not False:
         callbacks.append(RichProgressBar())
     plugins: list[Any] = [WholeCheckpointIO()]

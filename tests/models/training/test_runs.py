@@ -213,7 +213,7 @@ def test_every_recipe_is_a_configuration() -> None:
     assert len(list_recipes()) > 20
     for name in list_recipes():
         settings = read_configuration(parser, load_recipe(name).config, ["--data.root", "somewhere"])
-        optimizer = make_optimizer([torch.nn.Parameter(torch.zeros(1))], settings.model.optimizer)
+        optimizer = make_optimizer(torch.nn.Linear(1, 1), settings.model.optimizer)
         make_schedule(optimizer, settings.model.schedule, count_steps=lambda: 9)
         WeightedLoss(settings.model.losses)
         Augmentation.from_mapping(settings.data.augmentation)

@@ -112,6 +112,7 @@ class HCN(Network):
         self.dropout = nn.Dropout(dropout)
         widths = {"r5": five, "c1": five, "c2": four}
         self.classifier = nn.ModuleDict({head: nn.Linear(widths[head], num_classes) for head in heads})
+        classifier: Any
         for classifier in self.classifier.values():
             nn.init.normal_(classifier.weight, std=0.001)
             nn.init.zeros_(classifier.bias)
