@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import ast
 import os
 import re
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 import reid_ops
 from reid_ops import _extension
+from tests.import_support import DISTRIBUTIONS, imported
 from tools import build_config, cmake_config, cuda_resources
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -271,64 +269,6 @@ class TestSetup:
         assert "models/reid_models/report/report.html.jinja" in carried
         assert "models/reid_models/papers/hsgnet/recipes.yaml" in carried
         assert not [name for name in carried if name.endswith((".so", ".pyc"))]
-
-
-# Where a package is imported by another name than it is installed by.
-DISTRIBUTIONS = {
-    "PIL": "pillow",
-    "cv2": "opencv-python-headless",
-    "faiss": "faiss-cpu",
-    "lightning_utilities": "lightning-utilities",
-    "pytorch_grad_cam": "grad-cam",
-    "yaml": "pyyaml",
-}
-OWN = {"benchmarks", "examples", "reid_models", "reid_ops", "tests", "tools"}
-
-
-def imported(*folders: str, deferred: bool = True) -> set[str]:
-    """Distributions that the folders' Python files import; ``deferred``: in functions as well."""
-    found = set()
-    for path in (path for folder in folders for path in (ROOT / folder).rglob("*.py")):
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        for node in ast.walk(tree) if deferred else tree.body:
-            if isinstance(node, ast.Import):
-                found |= {alias.name.partition(".")[0] for alias in node.names}
-            elif isinstance(node, ast.ImportFrom) and node.level == 0:
-                found.add(str(node.module).partition(".")[0])
-    return {DISTRIBUTIONS.get(name, name) for name in found - OWN - set(sys.stdlib_module_names)}
-
-
-def names_of(requirements: Iterable[str]) -> set[str]:
-    """Distributions without versions and extras."""
-    return {re.split(r"[\[<>=~!; ]", requirement.strip())[0] for requirement in requirements}
-
-
-class TestRequirements:
-    """What is imported is what is asked for."""
-
-    @pytest.fixture
-    def project(self) -> dict[str, Any]:
-        tomllib = pytest.importorskip("tomllib")  # from Python 3.11 on
-        return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-
-    def test_extras_name_all_that_is_imported(self, project):
-        extras = project["optional-dependencies"]
-        always, models = names_of(project["dependencies"]), names_of(extras["models"])
-        assert imported("reid_ops", deferred=False) == always == {"numpy", "torch"}
-        assert imported("reid_ops") <= always | names_of(extras["search"]) | models
-        assert imported("models/reid_models", deferred=False) <= always | models
-        assert imported("models/reid_models") <= always | models | names_of(extras["onnx"])
-        assert "reid-ops[models]" in extras["examples"]
-        assert imported("examples") <= always | models | names_of(extras["examples"])
-
-    def test_make_installs_all_that_is_imported(self, project):
-        extras = project["optional-dependencies"]
-        lines = (ROOT / "requirements-dev.txt").read_text(encoding="utf-8").splitlines()
-        installed = names_of(line for line in lines if not line.startswith("#"))
-        every = imported("reid_ops", "models/reid_models", "examples", "tests") | names_of(
-            name for extra in ("build", "search", "test", "models", "onnx") for name in extras[extra]
-        )
-        assert every - {"torch"} <= installed
 
 
 class TestGpuCheck:
