@@ -18,7 +18,7 @@ from benchmarks.harness.check import CheckFailed
 from benchmarks.harness.floors import Floors
 from benchmarks.harness.machine import LoadWatch, available_cores, keep_freed_memory, why_not_kept
 from benchmarks.harness.model import Benchmark, Case, Mode
-from benchmarks.harness.readme import update_readme
+from benchmarks.harness.pages import update_pages
 from benchmarks.harness.registry import discover
 from benchmarks.harness.runner import Settings, run_benchmark
 
@@ -26,7 +26,7 @@ _DTYPES = ("float32", "bfloat16", "float16", "float64")
 _EPILOG = """examples:
   python -m benchmarks --quick
   python -m benchmarks part_correlation --size L2 --threads 1 all --json l2.json
-  python -m benchmarks part_correlation --keep --update-readme
+  python -m benchmarks part_correlation --keep --update-pages
   python -m benchmarks part_correlation --sweep --device cuda --dtype float32 bfloat16
 """
 
@@ -48,6 +48,7 @@ def parser() -> argparse.ArgumentParser:
     add("--threads", nargs="+", type=_threads, default=["1", "all"], metavar="N", help='numbers, or "all"')
     add("--rounds", type=int, default=9, help="rounds, at least 7 (default: %(default)s)")
     add("--sweep", action="store_true", help="the sweep over sizes instead of the cases")
+    add("--headline", action="store_true", help="one row an operator, the one that speaks for it")
     add("--quick", action="store_true", help="fewer cases and rounds, no torch.compile, no peak memory")
     add("--no-compile", action="store_true", help="leave torch.compile out")
     add("--memory", action=argparse.BooleanOptionalAction, default=None, help="peak memory (default: yes)")
@@ -58,9 +59,9 @@ def parser() -> argparse.ArgumentParser:
         "--keep", action="store_true", help="write the results to benchmarks/results/ under their proper name"
     )
     add(
-        "--update-readme",
+        "--update-pages",
         action="store_true",
-        help="then, or only, renew the README's tables from kept results",
+        help="then, or only, renew docs/measured.md and the README's ratios from kept results",
     )
     add("--list", action="store_true", help="list operators, cases, modes and contenders, and stop")
     return options
@@ -88,15 +89,15 @@ def main(arguments: list[str] | None = None) -> int:
         if reason:
             return _usage(f"--keep: {reason}")
     keep_freed_memory()
-    only_readme = options.update_readme and not (options.keep or options.json)
+    only_pages = options.update_pages and not (options.keep or options.json)
     try:
-        if not only_readme:
+        if not only_pages:
             for benchmark in chosen:
                 _run(benchmark, options, several=len(chosen) > 1)
-        if options.update_readme:
+        if options.update_pages:
             for benchmark in chosen:
-                changed = update_readme(benchmark)
-                print(f"README: {benchmark.name} {'renewed' if changed else 'unchanged'}")
+                changed = update_pages(benchmark)
+                print(f"pages: {benchmark.name} {'renewed' if changed else 'unchanged'}")
     except CheckFailed as failure:
         print(f"check failed, nothing written: {failure}", file=sys.stderr)
         return 1
@@ -150,11 +151,14 @@ def select(benchmark: Benchmark, options: argparse.Namespace) -> tuple[tuple[Cas
         for case in (benchmark.sweep if options.sweep else benchmark.cases)
         if options.device in case.devices
     ]
+    modes = [mode for mode in benchmark.modes if not options.sweep or mode.name in benchmark.sweep_modes]
+    if options.headline:
+        cases = [case for case in cases if case.name == benchmark.table_cases[options.device][0]]
+        modes = [mode for mode in modes if mode.name == benchmark.headline]
     if options.size:
         cases = [case for case in cases if any(case.name.startswith(name) for name in options.size)]
-    elif options.quick and not options.sweep:
+    elif options.quick and not (options.sweep or options.headline):
         cases = [case for case in cases if case.quick]
-    modes = [mode for mode in benchmark.modes if not options.sweep or mode.name in benchmark.sweep_modes]
     if options.mode:
         modes = [mode for mode in modes if mode.name in options.mode]
     if not cases or not modes:

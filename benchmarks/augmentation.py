@@ -179,6 +179,7 @@ BENCHMARK = Benchmark(
     work=work,
     tolerance={torch.float32: 1e-6, torch.float16: 2e-3, torch.bfloat16: 1e-2, torch.float64: 1e-6},
     sweep_modes=("with RE and RPE",),
-    readme_cases={"cpu": ("N=64 NCHW", "N=64 NHWC"), "cuda": ("N=64 NCHW", "N=128 NCHW")},
-    readme_modes=("flip, crop, normalise", "with RE", "with RE and RPE"),
+    table_cases={"cpu": ("N=64 NCHW", "N=64 NHWC"), "cuda": ("N=64 NCHW", "N=128 NCHW")},
+    table_modes=("flip, crop, normalise", "with RE", "with RE and RPE"),
+    headline="with RE",
 )

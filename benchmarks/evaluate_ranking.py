@@ -205,6 +205,7 @@ BENCHMARK = Benchmark(
     # Most contenders sort unstably: among 66 million random float32 there are ties, which they order anyhow.
     tolerance={torch.float64: 1e-12, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 1e-1},
     sweep_modes=("evaluate",),
-    readme_cases={"cpu": tuple(case.name for case in CASES), "cuda": (CASES[0].name,)},
-    readme_modes=("evaluate",),
+    table_cases={"cpu": tuple(case.name for case in CASES), "cuda": (CASES[0].name,)},
+    table_modes=("evaluate",),
+    headline="evaluate",
 )

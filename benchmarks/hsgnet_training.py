@@ -138,8 +138,9 @@ BENCHMARK = Benchmark(
     # Fifty layers' rounding, of the largest loss or feature.
     tolerance={torch.float32: 5e-4, torch.float64: 1e-10, torch.bfloat16: 5e-2, torch.float16: 1e-2},
     sweep_modes=("training step",),
-    readme_cases={"cpu": ("person N=8", "vehicle N=8"), "cuda": ("person N=128", "vehicle N=128")},
-    readme_modes=tuple(mode.name for mode in MODES),
+    table_cases={"cpu": ("person N=8", "vehicle N=8"), "cuda": ("person N=128", "vehicle N=128")},
+    table_modes=tuple(mode.name for mode in MODES),
+    headline="training step",
     # Losses and features are compared as they are, not rounded to a half type.
     output_dtype=lambda dtype: torch.promote_types(dtype, torch.float32),
 )

@@ -323,6 +323,7 @@ BENCHMARK = Benchmark(
     # Half a grey level for ours, a whole one for contenders: Pillow's own resizing rounds another way.
     tolerance=dict.fromkeys((torch.float32, torch.float16, torch.bfloat16, torch.float64), 0.0034),
     sweep_modes=("training",),
-    readme_cases={"cpu": ("persons N=1024", "vehicles N=256"), "cuda": ("persons N=1024", "vehicles N=256")},
-    readme_modes=("training", "evaluation"),
+    table_cases={"cpu": ("persons N=1024", "vehicles N=256"), "cuda": ("persons N=1024", "vehicles N=256")},
+    table_modes=("training", "evaluation"),
+    headline="training",
 )

@@ -301,6 +301,7 @@ BENCHMARK = Benchmark(
     work=work,
     tolerance={torch.float32: 5e-3, torch.float64: 1e-9, torch.float16: 5e-2, torch.bfloat16: 5e-2},
     sweep_modes=("rerank", "search"),
-    readme_cases={"cpu": ("small", "market"), "cuda": ("small", "market")},
-    readme_modes=("rerank", "search", "sparse"),
+    table_cases={"cpu": ("small", "market"), "cuda": ("small", "market")},
+    table_modes=("rerank", "search", "sparse"),
+    headline="rerank",
 )

@@ -369,8 +369,9 @@ BENCHMARK = Benchmark(
     work=work,
     tolerance=TOLERANCE,
     sweep_modes=("forward", "forward + backward"),
-    readme_cases={"cpu": ("L2 N=16", "L3 N=16", "L4 N=16"), "cuda": ("L2 N=256", "L3 N=256", "L4 N=256")},
-    readme_modes=("forward", "forward + pool", "forward + backward"),
+    table_cases={"cpu": ("L2 N=16", "L3 N=16", "L4 N=16"), "cuda": ("L2 N=256", "L3 N=256", "L4 N=256")},
+    table_modes=("forward", "forward + pool", "forward + backward"),
+    headline="forward + backward",
     checked_rows=checked_rows,
     gradient_mask=gradient_mask,
 )

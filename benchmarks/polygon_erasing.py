@@ -249,7 +249,8 @@ BENCHMARK = Benchmark(
     work=work,
     tolerance={d: 0.0 for d in (torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64)},
     sweep_modes=("polygon, in place", "rectangle, in place"),
-    readme_cases={"cpu": ("N=64",), "cuda": ("N=64", "N=128")},
-    readme_modes=("polygon, in place", "polygon, out of place", "rectangle, in place"),
+    table_cases={"cpu": ("N=64",), "cuda": ("N=64", "N=128")},
+    table_modes=("polygon, in place", "polygon, out of place", "rectangle, in place"),
+    headline="polygon, in place",
     checked_rows=lambda case: [0, case.sizes["batch"] - 1],
 )

@@ -1,7 +1,7 @@
 """Re-ranking by size of the gallery: time, memory and how both grow, each size in processes of its own.
 
     python -m benchmarks.scale --size 5k 10k                   # a first look
-    python -m benchmarks.scale --keep --update-readme          # all sizes; idle machine
+    python -m benchmarks.scale --keep --update-pages          # all sizes; idle machine
 
 Per size: the exact search alone ("search"), what is left when its lists are given ("rest"), the whole call
 from features to the 100 best of each query ("re-ranking"), and the 21 nearest of all items as a PyTorch user
@@ -30,7 +30,7 @@ from benchmarks.harness.check import CheckFailed
 from benchmarks.harness.floors import Floors
 from benchmarks.harness.machine import LoadWatch, available_cores, why_not_kept
 from benchmarks.harness.model import Case
-from benchmarks.harness.readme import README, machine_line, renew, table
+from benchmarks.harness.pages import MEASURED, machine_line, renew, table
 
 NAME = "scale"
 TOPK = 100
@@ -147,7 +147,7 @@ def measure(case: Case, device: str, threads: int) -> dict[str, Any]:
 
 
 def render_block(results: Path = report.RESULTS) -> str:
-    """The README's table of every kept document, and a line for a device without one."""
+    """The table in docs/measured.md of every kept document, and a line for a device without one."""
     blocks = []
     for device, name in (("cpu", "CPU"), ("cuda", "GPU")):
         documents = [report.read(path) for path in sorted(results.glob(f"{NAME}-{device}-*.json"))]
@@ -184,7 +184,7 @@ def parser() -> argparse.ArgumentParser:
     add("--threads", type=int, default=available_cores(), help="default: %(default)s")
     add("--json", type=Path, metavar="PATH", help="write the results")
     add("--keep", action="store_true", help="write them to benchmarks/results/ under their proper name")
-    add("--update-readme", action="store_true", help="then, or only, renew the README's table")
+    add("--update-pages", action="store_true", help="then, or only, renew the table in docs/measured.md")
     add("--child", choices=("times", "memory"), help=argparse.SUPPRESS)
     return options
 
@@ -207,10 +207,11 @@ def main(arguments: list[str] | None = None) -> int:
     if reason:
         return _usage(f"--keep: {reason}")
     try:
-        if not options.update_readme or options.keep or options.json:
+        if not options.update_pages or options.keep or options.json:
             _run(cases, options)
-        if options.update_readme:
-            print(f"README: {NAME} {'renewed' if renew(NAME, render_block(), README) else 'unchanged'}")
+        if options.update_pages:
+            changed = renew(NAME, render_block(), MEASURED)
+            print(f"{MEASURED.name}: {NAME} {'renewed' if changed else 'unchanged'}")
     except CheckFailed as failure:
         print(f"failed, nothing written: {failure}", file=sys.stderr)
         return 1

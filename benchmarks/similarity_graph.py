@@ -1,7 +1,7 @@
 """Benchmark of :class:`reid_ops.HSGM`: the paper's sizes, training steps and inference.
 
 Seven maps at three scales, each a graph of its own, are about a megabyte of generated C++: ``torch.compile``
-takes most of a minute for one pass. So only the reference is compiled, for the README's rows, and once for
+takes most of a minute for one pass. So only the reference is compiled, for the rows of the table, and once for
 all numbers of threads.
 """
 
@@ -55,8 +55,8 @@ SWEEP = (
     *(Case(f"{name} N=8", _sizes(8, *sizes)) for name, sizes in _STAGES.items()),
 )
 
-README_CASES = {"cpu": ("vehicle N=32", "person N=32"), "cuda": ("vehicle N=128", "person N=128")}
-README_MODES = ("inference", "training forward + backward")
+TABLE_CASES = {"cpu": ("vehicle N=32", "person N=32"), "cuda": ("vehicle N=128", "person N=128")}
+TABLE_MODES = ("inference", "training forward + backward")
 
 MODES = (
     Mode("inference", {"training": False}),
@@ -225,10 +225,11 @@ BENCHMARK = Benchmark(
     make_inputs=make_inputs,
     work=work,
     tolerance=TOLERANCE,
-    sweep_modes=README_MODES,
-    readme_cases=README_CASES,
-    readme_modes=README_MODES,
+    sweep_modes=TABLE_MODES,
+    table_cases=TABLE_CASES,
+    table_modes=TABLE_MODES,
+    headline="training forward + backward",
     gradient_mask=gradient_mask,
-    compiles=lambda case, mode, device: case.name in README_CASES[device] and mode.name in README_MODES,
+    compiles=lambda case, mode, device: case.name in TABLE_CASES[device] and mode.name in TABLE_MODES,
     compile_options={"cpp.dynamic_threads": True},
 )

@@ -1,4 +1,4 @@
-"""The benchmarks' command line, what it writes, and the README's tables."""
+"""The benchmarks' command line, what it writes, and its tables."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 import reid_ops
 import reid_ops.reference
 from benchmarks import __main__ as command
-from benchmarks.harness import readme, report
+from benchmarks.harness import pages, report
 from benchmarks.harness.machine import slug
 from benchmarks.harness.registry import discover
 from benchmarks.part_correlation import BENCHMARK, MODES, SWEEP
@@ -73,38 +73,69 @@ def test_names_of_kept_results(document: dict[str, Any]) -> None:
     assert slug({"gpu": {"name": "Fast GPU 9"}}) == "fast-gpu-9"
 
 
-def test_readme_table(document: dict[str, Any], tmp_path: Path) -> None:
+def test_pages(document: dict[str, Any], tmp_path: Path) -> None:
     document |= {"busy": False, "others": 0.0}
-    results, page = tmp_path / "results", tmp_path / "README.md"
-    assert readme.render_block(BENCHMARK, results) == "CPU: not yet measured\n\nGPU: not yet measured"
+    results, page, readme = tmp_path / "results", tmp_path / "measured.md", tmp_path / "README.md"
+    assert pages.render_block(BENCHMARK, results) == "CPU: not yet measured\n\nGPU: not yet measured"
     report.write(document, results / "part_correlation-cpu-here.json")
     report.write(document, results / "part_correlation-cpu-here-sweep.json")
-    block = readme.render_block(BENCHMARK, results)
-    table = readme.render_readme_table(document, BENCHMARK)
+    block = pages.render_block(BENCHMARK, results)
+    table = pages.render_table(document, BENCHMARK)
     assert block == table + "\n\nGPU: not yet measured"
     rows = [line for line in table.splitlines() if line.startswith("| L4 N=16")]
-    assert [row.split(" | ")[1] for row in rows] == list(BENCHMARK.readme_modes)
+    assert [row.split(" | ")[1] for row in rows] == list(BENCHMARK.table_modes)
     assert "Provisional" not in table
-    assert "Provisional: other processes used 0.50" in readme.render_readme_table(
+    assert "Provisional: other processes used 0.50" in pages.render_table(
         document | {"busy": True, "others": 0.5}, BENCHMARK
     )
 
-    begin, end = readme.markers("part_correlation")
+    begin, end = pages.markers("part_correlation")
     page.write_text(f"# Title\n\n{begin}\nold\n{end}\n\nafter\n")
-    assert readme.update_readme(BENCHMARK, page, results)
-    assert not readme.update_readme(BENCHMARK, page, results)
-    assert readme.block_in(page.read_text(), "part_correlation") == block
+    readme.write_text("| part_correlation | **9.9×**<!--part_correlation--> | **1×**<!--other--> |\n")
+    assert pages.update_pages(BENCHMARK, page, readme, results)
+    assert not pages.update_pages(BENCHMARK, page, readme, results)
+    assert pages.headlines_in(readme.read_text()) == {
+        "part_correlation": "9.9×",
+        "other": "1×",
+    }  # not measured
+    assert pages.block_in(page.read_text(), "part_correlation") == block
     assert page.read_text().startswith("# Title\n") and page.read_text().endswith(f"\n{end}\n\nafter\n")
     page.write_text("no markers\n")
     with pytest.raises(ValueError, match="expected the lines <!-- benchmark:part_correlation:begin -->"):
-        readme.update_readme(BENCHMARK, page, results)
+        pages.update_pages(BENCHMARK, page, readme, results)
 
 
 @pytest.mark.parametrize("name", discover())
-def test_readme_shows_the_kept_results(name: str) -> None:
-    text = readme.README.read_text(encoding="utf-8")
-    assert readme.block_in(text, name) == readme.render_block(discover()[name]), (
-        "run: python -m benchmarks --update-readme"
+def test_page_shows_the_kept_results(name: str) -> None:
+    text = pages.MEASURED.read_text(encoding="utf-8")
+    assert pages.block_in(text, name) == pages.render_block(discover()[name]), (
+        "run: python -m benchmarks --update-pages"
+    )
+
+
+def test_readme_has_the_headline_ratios_of_the_kept_results() -> None:
+    shown = pages.headlines_in(pages.README.read_text(encoding="utf-8"))
+    kept = {name: pages.headline(benchmark) for name, benchmark in discover().items()}
+    assert shown == kept, "run: python -m benchmarks --update-pages"
+
+
+def test_headline_is_the_newest_documents_row_with_the_most_threads(
+    document: dict[str, Any], tmp_path: Path
+) -> None:
+    assert pages.headline(BENCHMARK, tmp_path) is None
+    row = next(each for each in document["records"] if each["mode"] == BENCHMARK.headline)
+    row["case"] = BENCHMARK.table_cases["cpu"][0]
+    row["contenders"][row["fastest"]["eager"]]["ratio_of_medians"] = 2.34
+    slower = copy.deepcopy(row) | {"threads": row["threads"] + 1}
+    slower["contenders"][row["fastest"]["eager"]]["ratio_of_medians"] = 1.5
+    report.write(document | {"date": "2026-01-01"}, tmp_path / "part_correlation-cpu-old.json")
+    assert pages.headline(BENCHMARK, tmp_path) == "2.3×"
+    newer = document | {"date": "2026-01-02", "records": [row, slower]}
+    report.write(newer, tmp_path / "part_correlation-cpu-new.json")
+    assert pages.headline(BENCHMARK, tmp_path) == "1.5×"
+    text = "**9×**<!--part_correlation--> and **8×**<!--other-->"
+    assert pages.with_headline(text, "part_correlation", "1.5×") == (
+        "**1.5×**<!--part_correlation--> and **8×**<!--other-->"
     )
 
 
@@ -120,8 +151,9 @@ def test_operators_are_discovered() -> None:
     for benchmark in discover().values():
         for cases in (benchmark.cases, benchmark.sweep):
             assert len({case.name for case in cases}) == len(cases)
-        assert all(benchmark.mode(name) for name in (*benchmark.sweep_modes, *benchmark.readme_modes))
-        for device, names in benchmark.readme_cases.items():
+        assert all(benchmark.mode(name) for name in (*benchmark.sweep_modes, *benchmark.table_modes))
+        assert benchmark.headline in benchmark.table_modes
+        for device, names in benchmark.table_cases.items():
             assert all(device in benchmark.case(name).devices for name in names)
 
 

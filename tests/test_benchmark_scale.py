@@ -1,4 +1,4 @@
-"""The scale benchmark: what it measures, what it refuses, and the README's table."""
+"""The scale benchmark: what it measures, what it refuses, and its table."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 import reid_ops
 from benchmarks import scale
-from benchmarks.harness import readme, report
+from benchmarks.harness import pages, report
 from benchmarks.harness.check import CheckFailed
 
 TINY = scale._case("tiny", 20, 300, 8, 30)
@@ -83,10 +83,10 @@ def test_the_table() -> None:
     )
 
 
-def test_readme_shows_the_kept_results(tmp_path: Path) -> None:
-    text = readme.README.read_text(encoding="utf-8")
-    assert readme.block_in(text, scale.NAME) == scale.render_block(), (
-        "run: python -m benchmarks.scale --update-readme"
+def test_page_shows_the_kept_results(tmp_path: Path) -> None:
+    text = pages.MEASURED.read_text(encoding="utf-8")
+    assert pages.block_in(text, scale.NAME) == scale.render_block(), (
+        "run: python -m benchmarks.scale --update-pages"
     )
     assert scale.render_block(tmp_path) == "CPU: not yet measured\n\nGPU: not yet measured"
 

@@ -105,8 +105,9 @@ class Benchmark:
     the rest by keyword. ``checked_rows`` names the rows of the batch that are compared with the float64
     reference where rows are independent and a whole batch would take too long (None: all); formulations are
     always compared with ours over the whole batch. ``gradient_mask`` is 1 where the output's gradient is well
-    defined and 0 where rounding decides, such as a tie in a maximum. ``readme_cases`` names the rows of the
-    README's table by device, ``readme_modes`` the modes. ``compiles`` tells on which rows ``torch.compile``
+    defined and 0 where rounding decides, such as a tie in a maximum. ``table_cases`` names the rows of the
+    table in docs/measured.md by device, ``table_modes`` the modes. ``headline`` is the mode in which the first
+    of the rows speaks for the operator: on the README's line, in ``make demo``, on a busy machine. ``compiles`` tells on which rows ``torch.compile``
     is timed too, where compiling takes a minute; ``compile_options`` are Inductor's. ``output_dtype`` is the
     outputs' by the inputs'.
     """
@@ -122,8 +123,9 @@ class Benchmark:
     work: Callable[[Case, Mode, int], Work]
     tolerance: Mapping[torch.dtype, float]
     sweep_modes: tuple[str, ...]
-    readme_cases: Mapping[str, tuple[str, ...]]
-    readme_modes: tuple[str, ...]
+    table_cases: Mapping[str, tuple[str, ...]]
+    table_modes: tuple[str, ...]
+    headline: str
     checked_rows: Callable[[Case], list[int] | None] = _all_rows
     gradient_mask: Callable[[Inputs, Mode], Tensor | None] = _no_mask
     compiles: Callable[[Case, Mode, str], bool] = _every_row

@@ -1,7 +1,11 @@
-"""The README's tables, generated from the kept results between two markers."""
+"""docs/measured.md's tables and the README's headline ratios, generated from the kept results.
+
+A table stands between two markers. A headline ratio stands before its marker, as in ``**2.5×**<!--operator-->``.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +13,9 @@ from typing import Any
 from benchmarks.harness.model import Benchmark
 from benchmarks.harness.report import RESULTS, milliseconds, read, speed_up, times
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+_ROOT = Path(__file__).resolve().parents[2]
+MEASURED = _ROOT / "docs" / "measured.md"
+README = _ROOT / "README.md"
 _HEADINGS = (
     "size",
     "mode",
@@ -35,20 +41,20 @@ def render_block(benchmark: Benchmark, results: Path = RESULTS) -> str:
     for device, name in (("cpu", "CPU"), ("cuda", "GPU")):
         paths = sorted(results.glob(f"{benchmark.name}-{device}-*.json"))
         documents = [read(path) for path in paths if not path.stem.endswith("-sweep")]
-        blocks += [render_readme_table(found, benchmark) for found in documents]
+        blocks += [render_table(found, benchmark) for found in documents]
         if not documents:
             blocks.append(f"{name}: not yet measured")
     return "\n\n".join(blocks)
 
 
-def render_readme_table(found: dict[str, Any], benchmark: Benchmark) -> str:
+def render_table(found: dict[str, Any], benchmark: Benchmark) -> str:
     """One document as Markdown: a line about the machine and a table for each number of threads."""
     lines = [machine_line(found)]
     wanted = [
         record
         for record in found["records"]
-        if record["case"] in benchmark.readme_cases[found["device"]]
-        and record["mode"] in benchmark.readme_modes
+        if record["case"] in benchmark.table_cases[found["device"]]
+        and record["mode"] in benchmark.table_modes
         and record["dtype"] == "float32"
     ]
     for threads in sorted({record["threads"] for record in wanted}, reverse=True):
@@ -91,20 +97,63 @@ def replaced(text: str, operator: str, block: str) -> str:
     return f"{before}\n{block}\n{after}"
 
 
-def update_readme(benchmark: Benchmark, readme: Path = README, results: Path = RESULTS) -> bool:
-    """Writes the README's block anew from the kept results; whether anything changed."""
-    return renew(benchmark.name, render_block(benchmark, results), readme)
+def update_pages(
+    benchmark: Benchmark, measured: Path = MEASURED, readme: Path = README, results: Path = RESULTS
+) -> bool:
+    """Writes the operator's block and its headline anew from the kept results; whether anything changed."""
+    changed = renew(benchmark.name, render_block(benchmark, results), measured)
+    ratio = headline(benchmark, results)
+    if ratio is None:
+        return changed
+    text = _text(readme)
+    return _write(readme, text, with_headline(text, benchmark.name, ratio)) or changed
 
 
-def renew(operator: str, block: str, readme: Path) -> bool:
+def renew(operator: str, block: str, page: Path) -> bool:
     """Puts a block between the operator's markers; whether anything changed."""
-    if not readme.exists():
-        raise ValueError(f"{readme.name} does not exist")
-    text = readme.read_text(encoding="utf-8")
-    new = replaced(text, operator, block)
-    if new != text:
-        readme.write_text(new, encoding="utf-8")
-    return new != text
+    text = _text(page)
+    return _write(page, text, replaced(text, operator, block))
+
+
+def headline(benchmark: Benchmark, results: Path = RESULTS) -> str | None:
+    """The speed-up of the first row of the table in the headline's mode, by the newest document of a CPU."""
+    paths = [
+        path for path in results.glob(f"{benchmark.name}-cpu-*.json") if not path.stem.endswith("-sweep")
+    ]
+    if not paths:
+        return None
+    newest = max((read(path) for path in paths), key=lambda found: str(found["date"]))
+    rows = [
+        record
+        for record in newest["records"]
+        if record["case"] == benchmark.table_cases["cpu"][0]
+        and record["mode"] == benchmark.headline
+        and record["dtype"] == "float32"
+    ]
+    ratio = speed_up(max(rows, key=lambda record: int(record["threads"])), "eager") if rows else None
+    return None if ratio is None else f"{ratio:.1f}×"
+
+
+def headlines_in(text: str) -> dict[str, str]:
+    """The headline ratio of each operator that has one in the text."""
+    return {operator: ratio for ratio, operator in re.findall(r"\*\*([^*|]+)\*\*<!--(\w+)-->", text)}
+
+
+def with_headline(text: str, operator: str, ratio: str) -> str:
+    """The text with another headline ratio, where the operator has one."""
+    return re.sub(rf"\*\*[^*|]+\*\*<!--{operator}-->", f"**{ratio}**<!--{operator}-->", text)
+
+
+def _text(page: Path) -> str:
+    if not page.exists():
+        raise ValueError(f"{page.name} does not exist")
+    return page.read_text(encoding="utf-8")
+
+
+def _write(page: Path, old: str, new: str) -> bool:
+    if new != old:
+        page.write_text(new, encoding="utf-8")
+    return new != old
 
 
 def _cut(text: str, operator: str) -> tuple[str, str]:
