@@ -1,8 +1,8 @@
 """Benchmark of :class:`reid_ops.HSGM`: the paper's sizes, training steps and inference.
 
 Seven maps at three scales, each a graph of its own, are about a megabyte of generated C++: ``torch.compile``
-takes most of a minute for one pass. So only the reference is compiled, for the rows of the table, and once for
-all numbers of threads.
+takes most of a minute for one pass. So only the reference is compiled, for the table's rows, and once for all
+numbers of threads.
 """
 
 from __future__ import annotations

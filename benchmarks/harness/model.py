@@ -104,12 +104,12 @@ class Benchmark:
     ``ours``, ``reference`` and the formulations share one signature: differentiable tensors by position,
     the rest by keyword. ``checked_rows`` names the rows of the batch that are compared with the float64
     reference where rows are independent and a whole batch would take too long (None: all); formulations are
-    always compared with ours over the whole batch. ``gradient_mask`` is 1 where the output's gradient is well
-    defined and 0 where rounding decides, such as a tie in a maximum. ``table_cases`` names the rows of the
-    table in docs/measured.md by device, ``table_modes`` the modes. ``headline`` is the mode in which the first
-    of the rows speaks for the operator: on the README's line, in ``make demo``, on a busy machine. ``compiles`` tells on which rows ``torch.compile``
-    is timed too, where compiling takes a minute; ``compile_options`` are Inductor's. ``output_dtype`` is the
-    outputs' by the inputs'.
+    always compared with ours over the whole batch. ``gradient_mask`` is 1 where the output's gradient is
+    well defined and 0 where rounding decides, such as a tie in a maximum. ``table_cases`` names the rows of
+    the table in docs/measured.md by device, ``table_modes`` the modes. ``headline`` is the mode in which
+    the first of the rows speaks for the operator: on the README's line, in ``make demo``, on a busy
+    machine. ``compiles`` tells on which rows ``torch.compile`` is timed too, where compiling takes a
+    minute; ``compile_options`` are Inductor's. ``output_dtype`` is the outputs' by the inputs'.
     """
 
     name: str

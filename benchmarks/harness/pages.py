@@ -1,6 +1,6 @@
 """docs/measured.md's tables and the README's headline ratios, generated from the kept results.
 
-A table stands between two markers. A headline ratio stands before its marker, as in ``**2.5×**<!--operator-->``.
+A table stands between two markers, a headline ratio before its marker: ``**2.5×**<!--operator-->``.
 """
 
 from __future__ import annotations
