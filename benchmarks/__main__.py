@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,12 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 import reid_ops
 from benchmarks.harness import report
+from benchmarks.harness.busy import MINIMUM_SECONDS, print_busy, run_busy
 from benchmarks.harness.check import CheckFailed
 from benchmarks.harness.floors import Floors
 from benchmarks.harness.machine import LoadWatch, available_cores, keep_freed_memory, why_not_kept
 from benchmarks.harness.model import Benchmark, Case, Mode
-from benchmarks.harness.pages import update_pages
+from benchmarks.harness.pages import update_busy_page, update_pages
 from benchmarks.harness.registry import discover
 from benchmarks.harness.runner import Settings, run_benchmark
 
@@ -28,6 +30,7 @@ _EPILOG = """examples:
   python -m benchmarks part_correlation --size L2 --threads 1 all --json l2.json
   python -m benchmarks part_correlation --keep --update-pages
   python -m benchmarks part_correlation --sweep --device cuda --dtype float32 bfloat16
+  python -m benchmarks --busy 2
 """
 
 
@@ -45,10 +48,22 @@ def parser() -> argparse.ArgumentParser:
     add("--dtype", nargs="+", choices=_DTYPES, default=["float32"])
     add("--size", nargs="+", metavar="NAME", help='only cases whose name starts so, such as L2 or "L2 N=16"')
     add("--mode", nargs="+", metavar="MODE", help='only these modes, such as "forward"')
-    add("--threads", nargs="+", type=_threads, default=["1", "all"], metavar="N", help='numbers, or "all"')
+    add(
+        "--threads",
+        nargs="+",
+        type=_threads,
+        metavar="N",
+        help='numbers, or "all" (default: 1 all)',
+    )
     add("--rounds", type=int, default=9, help="rounds, at least 7 (default: %(default)s)")
     add("--sweep", action="store_true", help="the sweep over sizes instead of the cases")
     add("--headline", action="store_true", help="one row an operator, the one that speaks for it")
+    add(
+        "--busy",
+        type=int,
+        metavar="N",
+        help="how much ours and PyTorch slow down under N busy loops, with all threads; one row an operator",
+    )
     add("--quick", action="store_true", help="fewer cases and rounds, no torch.compile, no peak memory")
     add("--no-compile", action="store_true", help="leave torch.compile out")
     add("--memory", action=argparse.BooleanOptionalAction, default=None, help="peak memory (default: yes)")
@@ -78,6 +93,13 @@ def main(arguments: list[str] | None = None) -> int:
         return _usage(f"--rounds must be at least 7, got {options.rounds}")
     if options.device == "cuda" and not torch.cuda.is_available():
         return _usage("--device cuda: torch sees no CUDA device")
+    if options.busy is not None and options.busy < 1:
+        return _usage(f"--busy must be at least 1, got {options.busy}")
+    if options.busy is not None and (options.device != "cpu" or len(options.dtype) > 1 or options.sweep):
+        return _usage("--busy is for the CPU, one dtype and no sweep")
+    if options.busy is not None:
+        options.headline = options.headline or not (options.size or options.mode)
+    options.threads = options.threads or (["all"] if options.busy is not None else ["1", "all"])
     chosen = [known[name] for name in options.operators] or list(known.values())
     if options.list:
         _print_list(chosen)
@@ -93,11 +115,13 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if not only_pages:
             for benchmark in chosen:
-                _run(benchmark, options, several=len(chosen) > 1)
+                run = _run if options.busy is None else _run_busy
+                run(benchmark, options, several=len(chosen) > 1)
         if options.update_pages:
             for benchmark in chosen:
                 changed = update_pages(benchmark)
                 print(f"pages: {benchmark.name} {'renewed' if changed else 'unchanged'}")
+            print(f"pages: busy machines {'renewed' if update_busy_page() else 'unchanged'}")
     except CheckFailed as failure:
         print(f"check failed, nothing written: {failure}", file=sys.stderr)
         return 1
@@ -130,11 +154,31 @@ def _run(benchmark: Benchmark, options: argparse.Namespace, several: bool) -> No
         for record in run_benchmark(benchmark, cases, modes, dtypes, settings, floors, watch, progress):
             records.append(record)
 
-    given = {
-        name: value for name, value in vars(options).items() if name not in ("json", "list", "operators")
-    }
-    found = report.document(benchmark.name, options.device, given, records, floors, watch)
+    found = report.document(benchmark.name, options.device, _given(options), records, floors, watch)
     report.print_table(found, report.console())
+    _keep(found, benchmark, options, several)
+
+
+def _run_busy(benchmark: Benchmark, options: argparse.Namespace, several: bool) -> None:
+    cases, modes = select(benchmark, options)
+    settings = replace(settings_from(options), minimum_seconds=MINIMUM_SECONDS)
+    watch = LoadWatch()
+    watch.settle()
+    dtype = getattr(torch, options.dtype[0])
+    records = list(run_busy(benchmark, cases, modes, dtype, options.busy, settings, watch))
+    found = report.document(
+        benchmark.name, options.device, _given(options), records, Floors(options.device), watch
+    )
+    print_busy(found, report.console())
+    _keep(found, benchmark, options, several)
+
+
+def _given(options: argparse.Namespace) -> dict[str, Any]:
+    return {name: value for name, value in vars(options).items() if name not in ("json", "list", "operators")}
+
+
+def _keep(found: dict[str, Any], benchmark: Benchmark, options: argparse.Namespace, several: bool) -> None:
+    """Writes the document where the command line wants it."""
     if options.json:
         path = options.json / f"{benchmark.name}.json" if several or options.json.is_dir() else options.json
         report.write(found, path)

@@ -187,8 +187,9 @@ BENCHMARK = Benchmark(
     work=work,
     tolerance=TOLERANCE,
     sweep_modes=("forward", "forward + backward"),
-    readme_cases={"cpu": ("fused N=16", "stage 4 N=16"), "cuda": ("fused N=16", "fused N=64")},
-    readme_modes=("forward", "forward + backward"),
+    table_cases={"cpu": ("fused N=16", "stage 4 N=16"), "cuda": ("fused N=16", "fused N=64")},
+    table_modes=("forward", "forward + backward"),
+    headline="forward + backward",
     checked_rows=lambda case: sorted({0, case.sizes["batch"] - 1}),
     gradient_mask=gradient_mask,
 )

@@ -10,12 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.harness.busy import busy_fields
 from benchmarks.harness.model import Benchmark
 from benchmarks.harness.report import RESULTS, milliseconds, read, speed_up, times
 
 _ROOT = Path(__file__).resolve().parents[2]
 MEASURED = _ROOT / "docs" / "measured.md"
 README = _ROOT / "README.md"
+NOT_MEASURED = "not yet measured"
 _HEADINGS = (
     "size",
     "mode",
@@ -43,7 +45,7 @@ def render_block(benchmark: Benchmark, results: Path = RESULTS) -> str:
         documents = [read(path) for path in paths if not path.stem.endswith("-sweep")]
         blocks += [render_table(found, benchmark) for found in documents]
         if not documents:
-            blocks.append(f"{name}: not yet measured")
+            blocks.append(f"{name}: {NOT_MEASURED}")
     return "\n\n".join(blocks)
 
 
@@ -102,11 +104,8 @@ def update_pages(
 ) -> bool:
     """Writes the operator's block and its headline anew from the kept results; whether anything changed."""
     changed = renew(benchmark.name, render_block(benchmark, results), measured)
-    ratio = headline(benchmark, results)
-    if ratio is None:
-        return changed
     text = _text(readme)
-    return _write(readme, text, with_headline(text, benchmark.name, ratio)) or changed
+    return _write(readme, text, with_headline(text, benchmark.name, headline(benchmark, results))) or changed
 
 
 def renew(operator: str, block: str, page: Path) -> bool:
@@ -115,13 +114,41 @@ def renew(operator: str, block: str, page: Path) -> bool:
     return _write(page, text, replaced(text, operator, block))
 
 
-def headline(benchmark: Benchmark, results: Path = RESULTS) -> str | None:
+BUSY = "busy"
+_BUSY_HEADINGS = ("operator", "row", *2 * ("idle, ms", "busy, ms", "slower by"), "ratio")
+
+
+def render_busy(results: Path = RESULTS) -> str:
+    """A table for each number of busy loops, a row for each of the kept documents' rows."""
+    documents = [read(path) for path in sorted(results.glob("*-busy*-cpu-*.json"))]
+    blocks = []
+    for loops in sorted({found["arguments"]["busy"] for found in documents}):
+        those = [found for found in documents if found["arguments"]["busy"] == loops]
+        rows = [
+            (found["operator"], f"{record['case']}, {record['mode']}", *busy_fields(record))
+            for found in those
+            for record in found["records"]
+        ]
+        where = " ".join(sorted({machine_line(found) for found in those}))
+        title = (
+            f"{loops} busy loop{'s' * (loops > 1)}; ours, then the quickest formulation in PyTorch. {where}"
+        )
+        blocks.append(f"{title}\n\n{table(_BUSY_HEADINGS, rows, left=2)}")
+    return "\n\n".join(blocks) or NOT_MEASURED
+
+
+def update_busy_page(measured: Path = MEASURED, results: Path = RESULTS) -> bool:
+    """Writes the table of busy machines anew from the kept results; whether anything changed."""
+    return renew(BUSY, render_busy(results), measured)
+
+
+def headline(benchmark: Benchmark, results: Path = RESULTS) -> str:
     """The speed-up of the first row of the table in the headline's mode, by the newest document of a CPU."""
     paths = [
         path for path in results.glob(f"{benchmark.name}-cpu-*.json") if not path.stem.endswith("-sweep")
     ]
     if not paths:
-        return None
+        return NOT_MEASURED
     newest = max((read(path) for path in paths), key=lambda found: str(found["date"]))
     rows = [
         record
@@ -131,7 +158,7 @@ def headline(benchmark: Benchmark, results: Path = RESULTS) -> str | None:
         and record["dtype"] == "float32"
     ]
     ratio = speed_up(max(rows, key=lambda record: int(record["threads"])), "eager") if rows else None
-    return None if ratio is None else f"{ratio:.1f}×"
+    return NOT_MEASURED if ratio is None else f"{ratio:.1f}×"
 
 
 def headlines_in(text: str) -> dict[str, str]:

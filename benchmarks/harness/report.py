@@ -52,9 +52,11 @@ def document(
 
 
 def kept_path(found: dict[str, Any]) -> Path:
-    """Where a kept document lives: ``results/<operator>-<device>-<machine>[-sweep].json``."""
+    """Where a kept document lives: ``results/<operator>[-busyN]-<device>-<machine>[-sweep].json``."""
     sweep = "-sweep" if found["arguments"].get("sweep") else ""
-    return RESULTS / f"{found['operator']}-{found['device']}-{machine.slug(found['machine'])}{sweep}.json"
+    loops = found["arguments"].get("busy")
+    name = f"{found['operator']}-busy{loops}" if loops else found["operator"]
+    return RESULTS / f"{name}-{found['device']}-{machine.slug(found['machine'])}{sweep}.json"
 
 
 def write(found: dict[str, Any], path: Path) -> None:

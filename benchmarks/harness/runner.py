@@ -106,7 +106,7 @@ def run_benchmark(
                         torch.set_num_threads(threads)
                         cell = Cell(case, mode, dtype, threads)
                         with watch.window() as window:
-                            _gather(benchmark, cell, inputs, expected, gradient, settings)
+                            gather(benchmark, cell, inputs, expected, gradient, settings)
                         record = _time(
                             benchmark,
                             cell,
@@ -129,7 +129,7 @@ def run_benchmark(
         torch.set_num_threads(before)
 
 
-def _gather(
+def gather(
     benchmark: Benchmark,
     cell: Cell,
     inputs: Inputs,
@@ -192,7 +192,7 @@ def _time(
     start = cuda_run if settings.device == "cuda" else host_run
 
     def prepare(contender: _Contender) -> None:
-        contender.run = start([_call(contender.function, each, cell.mode, gradient) for each in sets])
+        contender.run = start([timed_call(contender.function, each, cell.mode, gradient) for each in sets])
         contender.repetitions, contender.calibrated = calibrate(contender.run, settings.minimum_seconds)
 
     for contender in cell.contenders.values():
@@ -285,7 +285,9 @@ def _compiled(
     return function
 
 
-def _call(function: Function, inputs: Inputs, mode: Mode, gradient: Tensor | None) -> Callable[[], object]:
+def timed_call(
+    function: Function, inputs: Inputs, mode: Mode, gradient: Tensor | None
+) -> Callable[[], object]:
     """The timed call, without arguments."""
     if not mode.backward:
         return lambda: inputs.call(function, mode)

@@ -49,7 +49,7 @@ def import_faiss() -> Any:
     except ImportError as error:
         raise RuntimeError(
             "GalleryIndex: this needs faiss, which is not installed: `pip install reid-ops[search]` "
-            "(faiss-cpu; a faiss-gpu build serves as well)"
+            "(faiss-gpu on Linux x86-64, else faiss-cpu)"
         ) from error
     return faiss
 
