@@ -9,9 +9,11 @@ from .datasets.counts import count_split, verify_split
 from .datasets.cuhk01 import read_cuhk01
 from .datasets.cuhk03 import read_cuhk03
 from .datasets.cuhk03_old import read_cuhk03_old
+from .datasets.dukemtmc_reid import read_dukemtmc_reid
 from .datasets.folder import read_csv, read_folder
 from .datasets.listing import read_images
 from .datasets.market1501 import read_market1501
+from .datasets.msmt17 import read_msmt17
 from .datasets.omniglot import read_omniglot
 from .datasets.registry import list_datasets, read_dataset
 from .datasets.synthetic import make_synthetic
@@ -51,9 +53,11 @@ __all__ = [
     "read_cuhk03",
     "read_cuhk03_old",
     "read_dataset",
+    "read_dukemtmc_reid",
     "read_folder",
     "read_images",
     "read_market1501",
+    "read_msmt17",
     "read_omniglot",
     "read_vehicleid",
     "read_veri776",

@@ -14,8 +14,10 @@ from .combined import read_combined
 from .cuhk01 import read_cuhk01
 from .cuhk03 import read_cuhk03
 from .cuhk03_old import read_cuhk03_old
+from .dukemtmc_reid import read_dukemtmc_reid
 from .folder import read_csv, read_folder
 from .market1501 import read_market1501
+from .msmt17 import read_msmt17
 from .omniglot import read_omniglot
 from .synthetic import make_synthetic
 from .vehicleid import read_vehicleid
@@ -38,8 +40,10 @@ READERS: Registry[Callable[..., ReidDataset]] = Registry(
         "cuhk01": read_cuhk01,
         "cuhk03": read_cuhk03,
         "cuhk03_old": read_cuhk03_old,
+        "dukemtmc_reid": read_dukemtmc_reid,
         "folder": read_folder,
         "market1501": read_market1501,
+        "msmt17": read_msmt17,
         "omniglot": read_omniglot,
         "synthetic": make_synthetic,
         "vehicleid": read_vehicleid,

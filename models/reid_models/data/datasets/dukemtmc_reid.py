@@ -1,0 +1,47 @@
+"""DukeMTMC-reID: 702 persons for training, 702 for test, eight cameras."""
+
+from __future__ import annotations
+
+import os
+import re
+
+from ..records import ImageRecord, ReidDataset, RetrievalSplit, SplitCounts
+from .listing import find_root, list_images, named_record
+
+NAME = re.compile(r"(?P<identity>\d{4,})_c(?P<camera>\d)_f\d+.*")
+COUNTS = SplitCounts(702, 16522, 702, 2228, 17661)  # hybrid attention, section IV-B
+LAYOUT = """\
+  ROOT (or ROOT/DukeMTMC-reID)/
+    bounding_box_train/  0001_c2_f0046182.jpg ...
+    query/               0005_c2_f0046985.jpg ...
+    bounding_box_test/   0002_c1_f0044158.jpg ... (with 408 persons whom no query asks for)"""
+
+
+def read_dukemtmc_reid(root: str | os.PathLike[str]) -> ReidDataset:
+    """Reads DukeMTMC-reID (hybrid attention, section IV-B).
+
+    Protocol: as Market-1501's, gallery images of a query's identity from its own camera are junk. The gallery
+    shows 408 persons more than queries ask for: distractors with identities of their own.
+
+    Args:
+        root: the dataset's folder, or the one that it lies in as ``DukeMTMC-reID``.
+
+    Raises:
+        FileNotFoundError: the folder has another layout; the message shows the one looked for.
+        ValueError: an image is misnamed or empty, or a split is.
+
+    Example:
+        >>> dataset = read_dukemtmc_reid("/data/DukeMTMC-reID")
+        >>> verify_split(dataset)
+        []
+    """
+    name = "dukemtmc_reid"
+    folders = ("bounding_box_train", "query", "bounding_box_test")
+    path = find_root(root, name, folders, LAYOUT, nested=("DukeMTMC-reID",))
+
+    def records(folder: str) -> tuple[ImageRecord, ...]:
+        form = "IDENTITY_cCAMERA_fFRAME, as in 0001_c2_f0046182.jpg"
+        return tuple(named_record(image, NAME, form, name) for image in list_images(path / folder, name))
+
+    train, query, gallery = (records(folder) for folder in folders)
+    return ReidDataset(name, str(path), train, (RetrievalSplit(query, gallery),), published=COUNTS)

@@ -1,0 +1,1 @@
+"""Hybrid attention with multiple-resolution features."""
