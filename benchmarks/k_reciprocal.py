@@ -26,8 +26,8 @@ from torch import Tensor
 
 import reid_ops
 from benchmarks.harness.model import Benchmark, Case, Formulation, Inputs, Mode, Work
+from reid_ops.k_reciprocal import candidates
 from reid_ops.k_reciprocal import encoding as encodings
-from reid_ops.k_reciprocal import neighbours as searching
 
 K1, K2, LAMBDA = 20, 6, 0.3
 _HALF = round(K1 / 2) + 1
@@ -117,11 +117,11 @@ def ours(
         scale=1 / largest,
         distances=encodings.feature_distances(features, 2),
     )
-    norms = searching.norms_of(features)
+    norms = candidates.norms_of(features)
     block = products.clone()
     measured = encodings.Measured(
         block,
-        searching.EUCLIDEAN,
+        candidates.EUCLIDEAN,
         row_terms=norms[:queries],
         column_terms=norms[queries:],
         scale=1 / largest[:queries],

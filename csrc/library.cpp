@@ -112,28 +112,33 @@ STABLE_TORCH_LIBRARY(REID_OPS_LIBRARY, library) {
       "k_reciprocal_nearest(Tensor block, Tensor? row_terms, Tensor? column_terms, int measure,"
       " int squarings, bool by_column, int first_candidate, int self_candidate, Tensor(a!) distances,"
       " Tensor(b!) indices, Tensor(c!) largest) -> ()");
+  // On the CPU: products [M,N] of rows [M,D] with columns [N,D], each rounded as by the search below.
+  library.def("k_reciprocal_products(Tensor rows, Tensor columns, Tensor(a!) output) -> ()");
+  // On the CPU: the nearest from features [N,D] alone, all pairs in one go (csrc/k_reciprocal/search.h).
+  //   products [Q,N-Q] receives those of the first rows with the rest.
+  library.def(
+      "k_reciprocal_search(Tensor features, Tensor(a!)? products, Tensor(b!) distances, Tensor(c!) indices,"
+      " Tensor(d!) largest) -> ()");
   // neighbours [N,K] int32 -> at which place each neighbour has the item itself, [N,K] int32
   library.def("k_reciprocal_reverse_ranks(Tensor neighbours) -> Tensor");
-  // Sizes [N] int64, and with their running sum the members, of the expanded sets R*.
-  library.def("k_reciprocal_set_sizes(Tensor neighbours, Tensor reverse, int list, int half) -> Tensor");
+  // Three stages with sparse results are called twice: without the result's offsets they count its rows'
+  //   sizes [N] int64; with their running sum [N+1] and last element, `entries`, they fill it.
+  // The expanded sets R*: sizes, or members.
   library.def(
-      "k_reciprocal_sets(Tensor neighbours, Tensor reverse, Tensor offsets, int entries, int list, int half)"
+      "k_reciprocal_sets(Tensor neighbours, Tensor reverse, Tensor? offsets, int entries, int list, int half)"
       " -> Tensor");
   // features [N,D], offsets [N+1], columns [E] -> squared distances [E]
   library.def("k_reciprocal_pair_distances(Tensor features, Tensor offsets, Tensor columns) -> Tensor");
   // distances [E], scale [N], offsets [N+1] -> weights [E]
   library.def("k_reciprocal_encode(Tensor distances, Tensor scale, Tensor offsets) -> Tensor");
-  // Means of the rows of the first `members` neighbours: sizes [N], then (columns, weights).
+  // Means of the rows of the first `members` neighbours: (sizes, nothing), or (columns, weights).
   library.def(
-      "k_reciprocal_expand_sizes(Tensor neighbours, Tensor offsets, Tensor columns, int members) -> Tensor");
+      "k_reciprocal_expand(Tensor neighbours, Tensor offsets, Tensor columns, Tensor? weights, int members,"
+      " Tensor? expanded_offsets, int entries) -> (Tensor, Tensor)");
+  // Inverted lists of the rows from first_row on: (sizes, nothing), or (rows less first_row, weights).
   library.def(
-      "k_reciprocal_expand(Tensor neighbours, Tensor offsets, Tensor columns, Tensor weights, int members,"
-      " Tensor expanded_offsets, int entries) -> (Tensor, Tensor)");
-  // Inverted lists of the rows from first_row on: sizes [N], then (rows less first_row, weights).
-  library.def("k_reciprocal_invert_sizes(Tensor offsets, Tensor columns, int first_row) -> Tensor");
-  library.def(
-      "k_reciprocal_invert(Tensor offsets, Tensor columns, Tensor weights, int first_row,"
-      " Tensor list_offsets, int entries) -> (Tensor, Tensor)");
+      "k_reciprocal_invert(Tensor offsets, Tensor columns, Tensor? weights, int first_row,"
+      " Tensor? list_offsets, int entries) -> (Tensor, Tensor)");
   // A block of distances becomes the block of re-ranked distances.
   library.def(
       "k_reciprocal_blend(Tensor(a!) block, Tensor? row_terms, Tensor? column_terms, int measure,"

@@ -12,6 +12,7 @@
 #include "common/float16.h"
 #include "common/instruction_set.h"
 #include "k_reciprocal/kernels.h"
+#include "k_reciprocal/search.h"
 
 #define REID_OPS_KERNEL_FILE "k_reciprocal/cpu_kernels.h"
 #include "common/for_each_instruction_set.h"
@@ -40,6 +41,13 @@ class Marks {
   std::int32_t* seen_;
   std::int32_t* place_;
 };
+
+// Whether a row of this size is what the offsets have room for.
+bool fits(const std::int64_t* offsets, std::int64_t row, std::int64_t size, Misfit* misfit) {
+  if (size == offsets[row + 1] - offsets[row]) return true;
+  misfit->store(true, std::memory_order_relaxed);
+  return false;
+}
 
 bool is_item(std::int64_t number, const Lists& lists) { return number >= 0 && number < lists.items; }
 
@@ -91,7 +99,7 @@ void sets(const Sets& call, std::int64_t begin, std::int64_t end) {
     }
     if (call.columns == nullptr) {
       call.sizes[item] = static_cast<std::int64_t>(members.size());
-    } else {
+    } else if (fits(call.offsets, item, static_cast<std::int64_t>(members.size()), call.misfit)) {
       std::copy(members.begin(), members.end(), call.columns + call.offsets[item]);
     }
   }
@@ -121,7 +129,9 @@ void expand(const Expand& call, std::int64_t begin, std::int64_t end) {
   T* weights = static_cast<T*>(call.weights);
   Marks marks(call.lists.items);
   for (std::int64_t item = begin; item < end; ++item) {
-    const std::int64_t start = call.columns == nullptr ? 0 : call.offsets[item];
+    const bool fills = call.columns != nullptr;
+    const std::int64_t start = fills ? call.offsets[item] : 0;
+    const std::int64_t room = fills ? call.offsets[item + 1] - start : 0;
     std::int64_t size = 0, rows = 0;
     for (std::int64_t r = 0; r < members; ++r) {
       const std::int64_t other = call.lists.neighbours[item * length + r];
@@ -131,20 +141,19 @@ void expand(const Expand& call, std::int64_t begin, std::int64_t end) {
         const std::int32_t column = call.source.columns[e];
         const bool known = marks.has(column, item);
         if (!known) marks.put(column, item, size);
-        if (call.columns != nullptr) {
-          if (known) {
-            weights[start + marks.place(column)] += source[e];
-          } else {
-            call.columns[start + size] = column;
-            weights[start + size] = source[e];
-          }
+        const std::int64_t place = known ? marks.place(column) : size++;
+        if (place >= room) continue;  // counting, or offsets that don't belong to these rows
+        if (known) {
+          weights[start + place] += source[e];
+        } else {
+          call.columns[start + place] = column;
+          weights[start + place] = source[e];
         }
-        size += !known;
       }
     }
-    if (call.columns == nullptr) {
+    if (!fills) {
       call.sizes[item] = size;
-    } else {
+    } else if (fits(call.offsets, item, size, call.misfit)) {
       for (std::int64_t e = start; e < start + size; ++e) weights[e] /= static_cast<T>(rows);
     }
   }
@@ -162,17 +171,29 @@ void invert(const Invert& call, std::int64_t items, std::int64_t begin, std::int
       const std::int64_t column = call.source.columns[e];
       if (column < low || column >= high) continue;
       const std::int64_t place = cursor[static_cast<std::size_t>(column - low)]++;
-      if (call.rows == nullptr) continue;
+      if (call.rows == nullptr || place >= call.offsets[column + 1]) continue;
       call.rows[place] = static_cast<std::int32_t>(row - call.first_row);
       static_cast<T*>(call.weights)[place] = source[e];
     }
   }
-  if (call.rows == nullptr) std::copy(cursor.begin(), cursor.end(), call.sizes + low);
+  if (call.rows == nullptr) {
+    std::copy(cursor.begin(), cursor.end(), call.sizes + low);
+    return;
+  }
+  for (std::int64_t column = low; column < high; ++column) {
+    const std::int64_t size = cursor[static_cast<std::size_t>(column - low)] - call.offsets[column];
+    if (!fits(call.offsets, column, size, call.misfit)) return;
+  }
 }
 
 void run(const Nearest& call, std::int64_t begin, std::int64_t end) {
   REID_OPS_CHOOSE(run, call, begin, end);
 }
+void run(const Pack& call, std::int64_t begin, std::int64_t end) { REID_OPS_CHOOSE(run, call, begin, end); }
+void run(const Products& call, std::int64_t begin, std::int64_t end) {
+  REID_OPS_CHOOSE(run, call, begin, end);
+}
+void run(const Search& call, std::int64_t begin, std::int64_t end) { REID_OPS_CHOOSE(run, call, begin, end); }
 void run(const PairDistances& call, std::int64_t begin, std::int64_t end) {
   REID_OPS_CHOOSE(run, call, begin, end);
 }
@@ -181,6 +202,12 @@ void run(const Blend& call, std::int64_t begin, std::int64_t end) { REID_OPS_CHO
 }  // namespace
 
 std::int64_t cpu_items(const Nearest& call, std::int64_t) { REID_OPS_CHOOSE(items_of, call); }
+std::int64_t cpu_items(const Pack& call, std::int64_t) { REID_OPS_CHOOSE(items_of, call); }
+std::int64_t cpu_items(const Products& call, std::int64_t) {
+  return ((call.rows + call.block - 1) / call.block) * ((call.columns + call.block - 1) / call.block);
+}
+std::int64_t cpu_items(const Search& call, std::int64_t) { return call.blocks() * (call.blocks() + 1) / 2; }
+std::int64_t packed_rows(std::int64_t items, DataType type) { REID_OPS_CHOOSE(packed_rows, items, type); }
 std::int64_t cpu_items(const ReverseRanks& call, std::int64_t) { return call.lists.items; }
 std::int64_t cpu_items(const Sets& call, std::int64_t) { return call.lists.items; }
 std::int64_t cpu_items(const PairDistances& call, std::int64_t) { return call.items; }
@@ -190,6 +217,13 @@ std::int64_t cpu_items(const Invert&, std::int64_t threads) { return threads; }
 std::int64_t cpu_items(const Blend& call, std::int64_t) { return call.block.rows; }
 
 void cpu_run(const Nearest& call, std::int64_t, std::int64_t begin, std::int64_t end) {
+  run(call, begin, end);
+}
+void cpu_run(const Pack& call, std::int64_t, std::int64_t begin, std::int64_t end) { run(call, begin, end); }
+void cpu_run(const Products& call, std::int64_t, std::int64_t begin, std::int64_t end) {
+  run(call, begin, end);
+}
+void cpu_run(const Search& call, std::int64_t, std::int64_t begin, std::int64_t end) {
   run(call, begin, end);
 }
 void cpu_run(const ReverseRanks& call, std::int64_t, std::int64_t begin, std::int64_t end) {

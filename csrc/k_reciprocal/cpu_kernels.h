@@ -57,12 +57,17 @@ struct Measured {
   }
 };
 
-// One item's list: ascending distances, and of equal ones the candidate that came first.
+// One item's list: ascending distances, and of equal ones ascending numbers. Takes a candidate in if it is
+// nearer than the list's end, or as near and of a lower number.
 template <typename T>
 REID_OPS_INLINE void insert(T* distances, std::int32_t* indices, std::int64_t length, T distance,
                             std::int32_t index) {
   std::int64_t place = length - 1;
-  for (; place > 0 && distances[place - 1] > distance; --place) {
+  const auto before = [&](std::int64_t other) {
+    return distance < distances[other] || (distance == distances[other] && index < indices[other]);
+  };
+  if (!before(place)) return;
+  for (; place > 0 && before(place - 1); --place) {
     distances[place] = distances[place - 1];
     indices[place] = indices[place - 1];
   }
@@ -97,9 +102,9 @@ void nearest_in_row(const Nearest& call, std::int64_t item) {
       largest = std::max(largest, high[lane]);
     }
     for (; k < count; ++k) least = std::min(least, piece[k]), largest = std::max(largest, piece[k]);
-    if (!(least < threshold)) continue;
+    if (!(least < threshold || (call.any_order && least == threshold))) continue;
     for (k = 0; k < count; ++k) {
-      if (piece[k] < threshold) {
+      if (piece[k] <= threshold) {
         insert(distances, indices, length, piece[k],
                static_cast<std::int32_t>(call.first_candidate + column + k));
         threshold = distances[length - 1];
@@ -127,18 +132,18 @@ void nearest_in_stripe(const Nearest& call, std::int64_t first) {
     std::int64_t k = 0;
     for (; k + kLanes<T> <= count; k += kLanes<T>) {
       const Vector<T> value = load_aligned(piece + k), high = load(largest + k);
-      nearer |= value < load_aligned(threshold + k);
+      nearer |= call.any_order ? value <= load_aligned(threshold + k) : value < load_aligned(threshold + k);
       store(largest + k, value > high ? value : high);
     }
     bool any = false;
     for (int lane = 0; lane < kLanes<T>; ++lane) any |= nearer[lane] != 0;
     for (; k < count; ++k) {
-      any |= piece[k] < threshold[k];
+      any |= piece[k] < threshold[k] || (call.any_order && piece[k] == threshold[k]);
       largest[k] = std::max(largest[k], piece[k]);
     }
     if (!any) continue;
     for (k = 0; k < count; ++k) {
-      if (piece[k] < threshold[k]) {
+      if (piece[k] <= threshold[k]) {
         insert(distances + k * length, indices + k * length, length, piece[k],
                static_cast<std::int32_t>(call.first_candidate + row));
         threshold[k] = distances[(k + 1) * length - 1];
@@ -157,6 +162,8 @@ void nearest(const Nearest& call, std::int64_t begin, std::int64_t end) {
     }
   }
 }
+
+#include "k_reciprocal/cpu_search.h"
 
 // sum (x - y)^2, in one fixed order: equal features are at distance exactly 0.
 template <typename T>

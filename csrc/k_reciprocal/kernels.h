@@ -19,6 +19,7 @@
 // bits wide. An element of `neighbours` outside [0, N) means "none" and is passed over.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 
 #if defined(REID_OPS_WITH_CUDA) || defined(REID_OPS_EMULATION) || defined(__CUDACC__)
@@ -51,12 +52,13 @@ struct Block {
 
 // Merges a block into the K smallest distances found so far. The block's rows (its columns, if
 // `by_column`) are items of which the state is kept; the other side are candidates, the first of
-// which has number first_candidate. Calls come in ascending order of candidates, so that of equal
-// distances the lower number stays. An item is at distance exactly 0 from itself.
+// which has number first_candidate. Of equal distances the lower number stays: calls come in ascending order
+// of candidates, or in any if `any_order` (on the CPU). An item is at distance exactly 0 from itself.
 struct Nearest {
   Block block;
   DataType type;
   bool by_column;
+  bool any_order;
   std::int64_t first_candidate;
   std::int64_t self_candidate;  // the candidate that is the first item itself, minus 1 << 62: none
   std::int64_t neighbours;      // K
@@ -66,6 +68,10 @@ struct Nearest {
 
   REID_OPS_HOST_DEVICE std::int64_t items() const { return by_column ? block.columns : block.rows; }
 };
+
+// On the CPU a row that needs another number of places than `offsets` gives it is not filled, and this is
+// set.
+using Misfit = std::atomic<bool>;
 
 struct Lists {
   const std::int32_t* neighbours;  // [items, length]
@@ -88,6 +94,7 @@ struct Sets {
   const std::int64_t* offsets;  // in  [items + 1], when filling
   std::int32_t* columns;        // out [offsets[items]]
   std::int64_t* sizes;          // out [items], when counting
+  Misfit* misfit;               // CPU, when filling
   std::int32_t* scratch;        // CUDA: [scratch_rows, capacity]
   std::int64_t scratch_rows;
 
@@ -134,6 +141,7 @@ struct Expand {
   std::int32_t* columns;        // out
   void* weights;                // out
   std::int64_t* sizes;          // out [items], when counting
+  Misfit* misfit;               // CPU, when filling
 };
 
 // Lists of the rows (less first_row, from first_row on) that hold a column. Counts (rows == nullptr) or
@@ -146,6 +154,7 @@ struct Invert {
   std::int32_t* rows;           // out
   void* weights;                // out
   std::int64_t* sizes;          // out [items], when counting; CUDA: also the cursor when filling
+  Misfit* misfit;               // CPU, when filling
 };
 
 // Distances of rows [first_row, first_row + block.rows) of V to the block.columns rows that `inverse`

@@ -1,18 +1,21 @@
 // k_reciprocal: checks, allocation and dispatch. The op's only torch-aware file.
 //
-// Sizes of sparse results are known only after counting, so each such stage is two operators: one that
-// counts and one that fills `entries` places. None reads device data on the host.
+// Sizes of sparse results are known only after counting, so each such stage is called twice: without offsets
+// it counts, with them it fills `entries` places. None reads device data on the host.
 #include <algorithm>
 #include <limits>
+#include <mutex>
 
 #include "common/torch_glue.h"
 #include "k_reciprocal/kernels.h"
+#include "k_reciprocal/search.h"
 
 namespace reid_ops::k_reciprocal {
 namespace {
 
 using OptionalTensor = std::optional<Tensor>;
 constexpr const char* kOp = "k_reciprocal";
+constexpr std::int64_t kNoCandidate = std::int64_t{1} << 62;
 
 DataType checked_type(const Tensor& tensor, const char* name) {
   const DataType type = data_type_of(tensor, kOp, name);
@@ -49,12 +52,22 @@ Lists checked_lists(const Tensor& neighbours) {
   return {neighbours.const_data_ptr<std::int32_t>(), neighbours.size(0), neighbours.size(1)};
 }
 
+// How many rows these offsets are of.
+std::int64_t rows_of(const Tensor& offsets) {
+  check(offsets, "offsets", ScalarType::Long, {-1}, offsets);
+  STD_TORCH_CHECK(offsets.numel() >= 1, kOp, ": offsets must have an element at least");
+  STD_TORCH_CHECK(offsets.numel() < std::numeric_limits<std::int32_t>::max(), kOp,
+                  ": at most 2**31 - 2 items");
+  return offsets.numel() - 1;
+}
+
 // Offsets of `items` rows with `entries` entries in all. What they say can be looked at on the host only;
 // on a device (an emulated one too) that would mean waiting for it.
 template <typename Device>
 const std::int64_t* checked_offsets(const Tensor& offsets, const char* name, std::int64_t items,
                                     std::int64_t entries, const Tensor& like) {
   check(offsets, name, ScalarType::Long, {items + 1}, like);
+  STD_TORCH_CHECK(entries >= 0, kOp, ": entries must not be negative, got ", entries);
   const std::int64_t* data = offsets.const_data_ptr<std::int64_t>();
   if constexpr (Device::kOnHost) {
     bool ascending = data[0] == 0 && data[items] == entries;
@@ -66,9 +79,9 @@ const std::int64_t* checked_offsets(const Tensor& offsets, const char* name, std
 
 template <typename Device>
 SparseRows checked_rows(const Tensor& offsets, const Tensor& columns, const OptionalTensor& weights,
-                        std::int64_t items, std::int64_t numbers, ScalarType type) {
-  check(columns, "columns", ScalarType::Int, {-1}, offsets);
-  SparseRows rows = {checked_offsets<Device>(offsets, "offsets", items, columns.numel(), offsets),
+                        std::int64_t items, std::int64_t numbers, ScalarType type, const Tensor& like) {
+  check(columns, "columns", ScalarType::Int, {-1}, like);
+  SparseRows rows = {checked_offsets<Device>(offsets, "offsets", items, columns.numel(), like),
                      columns.const_data_ptr<std::int32_t>(), nullptr};
   if constexpr (Device::kOnHost) {
     bool inside = true;
@@ -78,7 +91,7 @@ SparseRows checked_rows(const Tensor& offsets, const Tensor& columns, const Opti
     STD_TORCH_CHECK(inside, kOp, ": columns must be in [0, ", numbers, ")");
   }
   if (weights.has_value()) {
-    check(*weights, "weights", type, {columns.numel()}, offsets);
+    check(*weights, "weights", type, {columns.numel()}, like);
     rows.weights = weights->const_data_ptr();
   }
   return rows;
@@ -105,6 +118,18 @@ Block checked_block(const Tensor& block, const OptionalTensor& row_terms, const 
   return result;
 }
 
+// What a filling stage on the CPU found of its offsets.
+void check_fitting(const Misfit& misfit, const char* name) {
+  STD_TORCH_CHECK(!misfit.load(), kOp, ": ", name, " must be those of the sizes that counting gives");
+}
+
+// Of a call that is given offsets: they and the entries come together.
+void check_both(const OptionalTensor& weights, const OptionalTensor& offsets) {
+  STD_TORCH_CHECK(
+      weights.has_value() == offsets.has_value(), kOp,
+      ": weights and the result's offsets come together, to fill, or are both left out, to count");
+}
+
 template <typename Device>
 struct Implementation {
   static void nearest(const Tensor& block, const OptionalTensor& row_terms,
@@ -120,8 +145,10 @@ struct Implementation {
     call.self_candidate = self_candidate;
     const std::int64_t candidates = by_column ? call.block.rows : call.block.columns;
     STD_TORCH_CHECK(
-        first_candidate >= 0 && first_candidate + candidates < std::numeric_limits<std::int32_t>::max(), kOp,
+        first_candidate >= 0 && first_candidate < std::numeric_limits<std::int32_t>::max() - candidates, kOp,
         ": first_candidate must be in [0, 2**31 - 1 - candidates), got ", first_candidate);
+    STD_TORCH_CHECK(self_candidate >= -kNoCandidate && self_candidate < kNoCandidate, kOp,
+                    ": self_candidate must be in [-2**62, 2**62), got ", self_candidate);
     check(distances, "distances", block.scalar_type(), {call.items(), -1}, block);
     call.neighbours = distances.size(1);
     STD_TORCH_CHECK(call.neighbours >= 1, kOp, ": distances must have a column at least");
@@ -143,8 +170,8 @@ struct Implementation {
   }
 
   // Counts without `offsets`, fills with them.
-  static Tensor any_sets(const Tensor& neighbours, const Tensor& reverse, const OptionalTensor& offsets,
-                         std::int64_t entries, std::int64_t list, std::int64_t half) {
+  static Tensor sets(const Tensor& neighbours, const Tensor& reverse, const OptionalTensor& offsets,
+                     std::int64_t entries, std::int64_t list, std::int64_t half) {
     Sets call = {};
     call.lists = checked_lists(neighbours);
     check(reverse, "reverse", ScalarType::Int, {call.lists.items, call.lists.length}, neighbours);
@@ -152,11 +179,15 @@ struct Implementation {
     call.reverse = reverse.const_data_ptr<std::int32_t>();
     call.list = std::min(list, call.lists.length);
     call.half = std::min(half, call.lists.length);
+    if (offsets.has_value()) {
+      call.offsets = checked_offsets<Device>(*offsets, "offsets", call.lists.items, entries, neighbours);
+    }
     Tensor result = allocate(neighbours, {offsets.has_value() ? entries : call.lists.items},
                              offsets.has_value() ? ScalarType::Int : ScalarType::Long, kOp);
     if (call.lists.items == 0) return result;
+    Misfit misfit{false};
+    call.misfit = &misfit;
     if (offsets.has_value()) {
-      call.offsets = checked_offsets<Device>(*offsets, "offsets", call.lists.items, entries, neighbours);
       if (entries == 0) return result;
       call.columns = result.mutable_data_ptr<std::int32_t>();
     } else {
@@ -171,16 +202,8 @@ struct Implementation {
       call.scratch = scratch->mutable_data_ptr<std::int32_t>();
     }
     Device::run(call, neighbours);
+    check_fitting(misfit, "offsets");
     return result;
-  }
-
-  static Tensor set_sizes(const Tensor& neighbours, const Tensor& reverse, std::int64_t list,
-                          std::int64_t half) {
-    return any_sets(neighbours, reverse, std::nullopt, 0, list, half);
-  }
-  static Tensor sets(const Tensor& neighbours, const Tensor& reverse, const Tensor& offsets,
-                     std::int64_t entries, std::int64_t list, std::int64_t half) {
-    return any_sets(neighbours, reverse, offsets, entries, list, half);
   }
 
   static Tensor pair_distances(const Tensor& features, const Tensor& offsets, const Tensor& columns) {
@@ -214,69 +237,69 @@ struct Implementation {
     return weights;
   }
 
-  static Tensor expand_sizes(const Tensor& neighbours, const Tensor& offsets, const Tensor& columns,
-                             std::int64_t members) {
-    Expand call = {};
-    call.lists = checked_lists(neighbours);
-    call.members = members;
-    call.source = checked_rows<Device>(offsets, columns, std::nullopt, call.lists.items, call.lists.items,
-                                       ScalarType::Float);
-    Tensor sizes = allocate(neighbours, {call.lists.items}, ScalarType::Long, kOp);
-    call.sizes = sizes.mutable_data_ptr<std::int64_t>();
-    if (sizes.numel() > 0) Device::run(call, neighbours);
-    return sizes;
-  }
-
+  // (sizes, nothing) without `new_offsets`, (columns, weights) with them.
   static std::tuple<Tensor, Tensor> expand(const Tensor& neighbours, const Tensor& offsets,
-                                           const Tensor& columns, const Tensor& weights, std::int64_t members,
-                                           const Tensor& expanded_offsets, std::int64_t entries) {
+                                           const Tensor& columns, const OptionalTensor& weights,
+                                           std::int64_t members, const OptionalTensor& new_offsets,
+                                           std::int64_t entries) {
     Expand call = {};
     call.lists = checked_lists(neighbours);
     call.members = members;
-    call.type = checked_type(weights, "weights");
-    call.source = checked_rows<Device>(offsets, columns, weights, call.lists.items, call.lists.items,
-                                       weights.scalar_type());
+    STD_TORCH_CHECK(members >= 1, kOp, ": members must be at least 1, got ", members);
+    check_both(weights, new_offsets);
+    const ScalarType type = weights.has_value() ? weights->scalar_type() : ScalarType::Float;
+    if (weights.has_value()) call.type = checked_type(*weights, "weights");
+    call.source =
+        checked_rows<Device>(offsets, columns, weights, call.lists.items, call.lists.items, type, neighbours);
+    if (!new_offsets.has_value()) {
+      Tensor sizes = allocate(neighbours, {call.lists.items}, ScalarType::Long, kOp);
+      call.sizes = sizes.mutable_data_ptr<std::int64_t>();
+      if (sizes.numel() > 0) Device::run(call, neighbours);
+      return {sizes, allocate(neighbours, {0}, type, kOp)};
+    }
     call.offsets =
-        checked_offsets<Device>(expanded_offsets, "expanded_offsets", call.lists.items, entries, neighbours);
+        checked_offsets<Device>(*new_offsets, "expanded_offsets", call.lists.items, entries, neighbours);
     Tensor new_columns = allocate(neighbours, {entries}, ScalarType::Int, kOp);
-    Tensor new_weights = allocate(neighbours, {entries}, weights.scalar_type(), kOp);
+    Tensor new_weights = allocate(neighbours, {entries}, type, kOp);
+    Misfit misfit{false};
+    call.misfit = &misfit;
     call.columns = new_columns.mutable_data_ptr<std::int32_t>();
     call.weights = new_weights.mutable_data_ptr();
     if (entries > 0) Device::run(call, neighbours);
+    check_fitting(misfit, "expanded_offsets");
     return {new_columns, new_weights};
   }
 
-  static Tensor invert_sizes(const Tensor& offsets, const Tensor& columns, std::int64_t first_row) {
-    Invert call = {};
-    call.items = offsets.numel() - 1;
-    call.first_row = first_row;
-    call.source =
-        checked_rows<Device>(offsets, columns, std::nullopt, call.items, call.items, ScalarType::Float);
-    STD_TORCH_CHECK(first_row >= 0, kOp, ": first_row must not be negative, got ", first_row);
-    Tensor sizes = allocate(offsets, {call.items}, ScalarType::Long, kOp);
-    call.sizes = sizes.mutable_data_ptr<std::int64_t>();
-    if (call.items > 0) Device::run(call, offsets);
-    return sizes;
-  }
-
+  // (sizes, nothing) without `list_offsets`, (rows less first_row, weights) with them.
   static std::tuple<Tensor, Tensor> invert(const Tensor& offsets, const Tensor& columns,
-                                           const Tensor& weights, std::int64_t first_row,
-                                           const Tensor& list_offsets, std::int64_t entries) {
+                                           const OptionalTensor& weights, std::int64_t first_row,
+                                           const OptionalTensor& list_offsets, std::int64_t entries) {
     Invert call = {};
-    call.items = offsets.numel() - 1;
+    call.items = rows_of(offsets);
     call.first_row = first_row;
-    call.type = checked_type(weights, "weights");
-    STD_TORCH_CHECK(first_row >= 0, kOp, ": first_row must not be negative, got ", first_row);
-    call.source =
-        checked_rows<Device>(offsets, columns, weights, call.items, call.items, weights.scalar_type());
-    call.offsets = checked_offsets<Device>(list_offsets, "list_offsets", call.items, entries, offsets);
+    STD_TORCH_CHECK(first_row >= 0 && first_row <= call.items, kOp, ": first_row must be in [0, ", call.items,
+                    "], got ", first_row);
+    check_both(weights, list_offsets);
+    const ScalarType type = weights.has_value() ? weights->scalar_type() : ScalarType::Float;
+    if (weights.has_value()) call.type = checked_type(*weights, "weights");
+    call.source = checked_rows<Device>(offsets, columns, weights, call.items, call.items, type, offsets);
+    if (!list_offsets.has_value()) {
+      Tensor sizes = allocate(offsets, {call.items}, ScalarType::Long, kOp);
+      call.sizes = sizes.mutable_data_ptr<std::int64_t>();
+      if (call.items > 0) Device::run(call, offsets);
+      return {sizes, allocate(offsets, {0}, type, kOp)};
+    }
+    call.offsets = checked_offsets<Device>(*list_offsets, "list_offsets", call.items, entries, offsets);
     Tensor rows = allocate(offsets, {entries}, ScalarType::Int, kOp);
-    Tensor list_weights = allocate(offsets, {entries}, weights.scalar_type(), kOp);
+    Tensor list_weights = allocate(offsets, {entries}, type, kOp);
     Tensor cursor = allocate(offsets, {Device::kOnHost ? 0 : call.items}, ScalarType::Long, kOp);
+    Misfit misfit{false};
+    call.misfit = &misfit;
     call.rows = rows.mutable_data_ptr<std::int32_t>();
     call.weights = list_weights.mutable_data_ptr();
     call.sizes = cursor.mutable_data_ptr<std::int64_t>();
     if (entries > 0) Device::run(call, offsets);
+    check_fitting(misfit, "list_offsets");
     return {rows, list_weights};
   }
 
@@ -291,13 +314,14 @@ struct Implementation {
     call.type = checked_type(block, "block");
     call.output = block.mutable_data_ptr();
     call.scale = checked_terms(scale, "scale", call.block.rows, block);
-    const std::int64_t items = offsets.numel() - 1;
-    call.rows = checked_rows<Device>(offsets, columns, weights, items, items, block.scalar_type());
+    const std::int64_t items = rows_of(offsets);
+    const ScalarType type = block.scalar_type();
+    call.rows = checked_rows<Device>(offsets, columns, weights, items, items, type, block);
     call.first_row = first_row;
-    STD_TORCH_CHECK(first_row >= 0 && first_row + call.block.rows <= items, kOp, ": rows from ", first_row,
+    STD_TORCH_CHECK(first_row >= 0 && first_row <= items - call.block.rows, kOp, ": rows from ", first_row,
                     " on must lie in [0, ", items, "]");
-    call.inverse = checked_rows<Device>(list_offsets, list_rows, list_weights, items, call.block.columns,
-                                        block.scalar_type());
+    call.inverse =
+        checked_rows<Device>(list_offsets, list_rows, list_weights, items, call.block.columns, type, block);
     STD_TORCH_CHECK(row_sums.has_value() == column_sums.has_value(), kOp,
                     ": row_sums and column_sums come together");
     call.row_sums = checked_terms(row_sums, "row_sums", call.block.rows, block);
@@ -321,6 +345,77 @@ struct Cpu {
     run_on_cpu(call);
   }
 };
+
+// Blocks as large as the second-level cache likes, of which there are enough for the threads to share.
+std::int64_t block_side(std::int64_t rows, std::int64_t columns) {
+  const std::int64_t threads = torch::stable::get_num_threads();
+  std::int64_t side = 256;
+  while (side > 64 && (rows / side) * (columns / side) < 16 * threads) side /= 2;
+  return side;
+}
+
+// Rows in groups, and with `lengths` their squared lengths.
+Tensor packed(const Tensor& rows, DataType type, Tensor* lengths) {
+  const ScalarType scalar = rows.scalar_type();
+  const std::int64_t count = packed_rows(rows.size(0), type), dimension = rows.size(1);
+  Tensor result = allocate(rows, {count, dimension}, scalar, kOp);
+  if (lengths != nullptr) *lengths = allocate(rows, {count}, scalar, kOp);
+  void* sums = lengths == nullptr ? nullptr : lengths->mutable_data_ptr();
+  Cpu::run(Pack{rows.const_data_ptr(), rows.size(0), dimension, type, result.mutable_data_ptr(), sums}, rows);
+  return result;
+}
+
+void products(const Tensor& rows, const Tensor& columns, const Tensor& output) {
+  const DataType type = checked_type(rows, "rows");
+  check(rows, "rows", rows.scalar_type(), {-1, -1}, rows);
+  check(columns, "columns", rows.scalar_type(), {-1, rows.size(1)}, rows);
+  check(output, "output", rows.scalar_type(), {rows.size(0), columns.size(0)}, rows);
+  if (output.numel() == 0) return;
+  const Tensor left = packed(rows, type, nullptr), right = packed(columns, type, nullptr);
+  Cpu::run(Products{left.const_data_ptr(), right.const_data_ptr(), rows.size(0), columns.size(0),
+                    rows.size(1), type, block_side(rows.size(0), columns.size(0)), output.mutable_data_ptr()},
+           rows);
+}
+
+void search(const Tensor& features, const OptionalTensor& products, const Tensor& distances,
+            const Tensor& indices, const Tensor& largest) {
+  const DataType type = checked_type(features, "features");
+  const ScalarType scalar = features.scalar_type();
+  check(features, "features", scalar, {-1, -1}, features);
+  const std::int64_t items = features.size(0), dimension = features.size(1);
+  STD_TORCH_CHECK(items < std::numeric_limits<std::int32_t>::max(), kOp, ": at most 2**31 - 2 items");
+  check(distances, "distances", scalar, {items, -1}, features);
+  const std::int64_t neighbours = distances.size(1);
+  STD_TORCH_CHECK(neighbours >= 1, kOp, ": distances must have a column at least");
+  check(indices, "indices", ScalarType::Int, {items, neighbours}, features);
+  check(largest, "largest", scalar, {items}, features);
+  std::int64_t queries = 0;
+  if (products.has_value()) {
+    STD_TORCH_CHECK(products->dim() == 2 && products->size(0) <= items, kOp,
+                    ": products must have shape (Q, N - Q), got ", shape_of(*products));
+    queries = products->size(0);
+    check(*products, "products", scalar, {queries, items - queries}, features);
+  }
+  if (items == 0) return;
+  Tensor lengths = features;
+  const Tensor groups = packed(features, type, &lengths);
+  Search call = {};
+  call.packed = groups.const_data_ptr();
+  call.lengths = lengths.const_data_ptr();
+  call.items = items;
+  call.dimension = dimension;
+  call.type = type;
+  call.block = block_side(items, items);
+  std::vector<std::mutex> locks(static_cast<std::size_t>(call.blocks()));
+  call.locks = locks.data();
+  call.products = products.has_value() ? products->mutable_data_ptr() : nullptr;
+  call.queries = queries;
+  call.neighbours = neighbours;
+  call.distances = distances.mutable_data_ptr();
+  call.indices = indices.mutable_data_ptr<std::int32_t>();
+  call.largest = largest.mutable_data_ptr();
+  Cpu::run(call, features);
+}
 #endif
 
 #if defined(REID_OPS_WITH_CUDA) || defined(REID_OPS_EMULATION)
@@ -338,15 +433,18 @@ void register_implementation(torch::stable::detail::StableLibrary& library) {
   using Ops = Implementation<Device>;
   library.impl("k_reciprocal_nearest", REID_OPS_BOX(&Ops::nearest));
   library.impl("k_reciprocal_reverse_ranks", REID_OPS_BOX(&Ops::reverse_ranks));
-  library.impl("k_reciprocal_set_sizes", REID_OPS_BOX(&Ops::set_sizes));
   library.impl("k_reciprocal_sets", REID_OPS_BOX(&Ops::sets));
   library.impl("k_reciprocal_pair_distances", REID_OPS_BOX(&Ops::pair_distances));
   library.impl("k_reciprocal_encode", REID_OPS_BOX(&Ops::encode));
-  library.impl("k_reciprocal_expand_sizes", REID_OPS_BOX(&Ops::expand_sizes));
   library.impl("k_reciprocal_expand", REID_OPS_BOX(&Ops::expand));
-  library.impl("k_reciprocal_invert_sizes", REID_OPS_BOX(&Ops::invert_sizes));
   library.impl("k_reciprocal_invert", REID_OPS_BOX(&Ops::invert));
   library.impl("k_reciprocal_blend", REID_OPS_BOX(&Ops::blend));
+#if !defined(REID_OPS_EMULATION)
+  if constexpr (Device::kOnHost) {
+    library.impl("k_reciprocal_products", REID_OPS_BOX(&products));
+    library.impl("k_reciprocal_search", REID_OPS_BOX(&search));
+  }
+#endif
 }
 
 }  // namespace

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from .. import _checks
-from .neighbours import Neighbours, norms_of
+from .candidates import norms_of
+from .neighbours import Neighbours
 
 MAX_K1 = 2**20
 

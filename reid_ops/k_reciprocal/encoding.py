@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .. import _dispatch
-from .neighbours import NO_MEASURE, State
+from .candidates import NO_MEASURE, State
 
 # Rows of Q x G worked on at a time where the whole is not asked for.
 _BLOCK_BYTES = 128 << 20
@@ -72,7 +72,8 @@ class Encoding:
         ops = _dispatch.operators()
         length = max(1, neighbours.shape[1])
         reverse = ops.k_reciprocal_reverse_ranks(neighbours)
-        offsets, entries = offsets_of(ops.k_reciprocal_set_sizes(neighbours, reverse, length, half))
+        sizes = ops.k_reciprocal_sets(neighbours, reverse, None, 0, length, half)
+        offsets, entries = offsets_of(sizes)
         columns = ops.k_reciprocal_sets(neighbours, reverse, offsets, entries, length, half)
         if soft:
             weights = ops.k_reciprocal_encode(distances(offsets, columns), scale, offsets)
@@ -119,7 +120,7 @@ def offsets_of(sizes: Tensor) -> tuple[Tensor, int]:
 
 def _expand(source: SparseRows, neighbours: Tensor, members: int) -> SparseRows:
     ops = _dispatch.operators()
-    sizes = ops.k_reciprocal_expand_sizes(neighbours, source.offsets, source.columns, members)
+    sizes, _ = ops.k_reciprocal_expand(neighbours, source.offsets, source.columns, None, members, None, 0)
     offsets, entries = offsets_of(sizes)
     columns, weights = ops.k_reciprocal_expand(
         neighbours, source.offsets, source.columns, source.weights, members, offsets, entries
@@ -129,7 +130,7 @@ def _expand(source: SparseRows, neighbours: Tensor, members: int) -> SparseRows:
 
 def _invert(source: SparseRows, first_row: int) -> SparseRows:
     ops = _dispatch.operators()
-    sizes = ops.k_reciprocal_invert_sizes(source.offsets, source.columns, first_row)
+    sizes, _ = ops.k_reciprocal_invert(source.offsets, source.columns, None, first_row, None, 0)
     offsets, entries = offsets_of(sizes)
     rows, weights = ops.k_reciprocal_invert(
         source.offsets, source.columns, source.weights, first_row, offsets, entries
@@ -161,36 +162,39 @@ def _register(library: str) -> None:
     def nothing(*arguments: Any) -> None:
         """Kernels that write into their arguments."""
 
-    def sets(neighbours: Tensor, reverse: Any, offsets: Any, entries: int, list: int, half: int) -> Tensor:
+    def sets(
+        neighbours: Tensor, reverse: Any, offsets: Tensor | None, entries: int, list: int, half: int
+    ) -> Tensor:
+        if offsets is None:
+            return neighbours.new_empty(neighbours.shape[0], dtype=torch.int64)
         return neighbours.new_empty(entries)
 
-    def per_item(neighbours: Tensor, *arguments: Any) -> Tensor:
-        return neighbours.new_empty(neighbours.shape[0], dtype=torch.int64)
-
     def expand(
-        neighbours: Tensor, offsets: Any, columns: Any, weights: Tensor, members: int,
+        neighbours: Tensor, offsets: Tensor, columns: Any, weights: Tensor | None, members: int,
         expanded_offsets: Any, entries: int,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        if weights is None:
+            sizes = neighbours.new_empty(neighbours.shape[0], dtype=torch.int64)
+            return sizes, neighbours.new_empty(0, dtype=torch.float32)
         return neighbours.new_empty(entries), weights.new_empty(entries)
 
-    def invert_sizes(offsets: Tensor, columns: Any, first_row: int) -> Tensor:
-        return offsets.new_empty(offsets.shape[0] - 1)
-
     def invert(
-        offsets: Any, columns: Tensor, weights: Tensor, first_row: int, list_offsets: Any, entries: int
-    ) -> tuple[Tensor, Tensor]:
+        offsets: Tensor, columns: Tensor, weights: Tensor | None, first_row: int, list_offsets: Any,
+        entries: int,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        if weights is None:
+            return offsets.new_empty(offsets.shape[0] - 1), offsets.new_empty(0, dtype=torch.float32)
         return columns.new_empty(entries), weights.new_empty(entries)
 
     shapes: dict[str, Callable[..., Any]] = {
         "nearest": nothing,
+        "products": nothing,
+        "search": nothing,
         "reverse_ranks": torch.empty_like,
-        "set_sizes": per_item,
         "sets": sets,
         "pair_distances": lambda features, offsets, columns: features.new_empty(columns.shape),
         "encode": lambda distances, scale, offsets: torch.empty_like(distances),
-        "expand_sizes": per_item,
         "expand": expand,
-        "invert_sizes": invert_sizes,
         "invert": invert,
         "blend": nothing,
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .candidates import offset_of
 from .definition import (
     check_features,
     check_finite,
@@ -15,7 +16,7 @@ from .definition import (
     scale_of,
 )
 from .encoding import Encoding, Measured, feature_distances, row_blocks
-from .neighbours import offset_of, search
+from .neighbours import search
 
 _OP = "jaccard_distance"
 

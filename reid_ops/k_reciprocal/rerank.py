@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from .. import _checks
+from .candidates import COSINE, EUCLIDEAN, GIVEN, inner_products, norms_of, offset_of
 from .definition import (
     MAX_K1,
     check_features,
@@ -19,20 +20,7 @@ from .definition import (
     widened,
 )
 from .encoding import Encoding, Measured, feature_distances, nearest_of_blocks, row_blocks
-from .neighbours import (
-    COSINE,
-    EUCLIDEAN,
-    GIVEN,
-    Neighbours,
-    SearchIndex,
-    gather_given,
-    inner_products,
-    norms_of,
-    offset_of,
-    search,
-    search_given,
-    search_index,
-)
+from .neighbours import Neighbours, SearchIndex, gather_given, search, search_given, search_index
 
 _RERANK, _FROM_DISTANCE = "k_reciprocal_rerank", "k_reciprocal_rerank_from_distance"
 _SQUARINGS = {1: 0, 2: 1, 4: 2}

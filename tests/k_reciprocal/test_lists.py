@@ -12,7 +12,7 @@ from torch import Tensor
 
 import reid_ops
 from reid_ops import reference
-from reid_ops.k_reciprocal import neighbours as searching
+from reid_ops.k_reciprocal import candidates, doubts
 from tests.conftest import Backend
 
 
@@ -59,24 +59,25 @@ def test_near_copies_are_told_apart(backend: Backend, spread: float) -> None:
 def test_more_near_copies_than_the_second_search_keeps(
     backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(searching, "_MORE_SLACK", 2)
-    monkeypatch.setattr(searching, "_WITHIN_ELEMENTS", 1000)
+    monkeypatch.setattr(doubts, "_MORE_SLACK", 2)
+    monkeypatch.setattr(doubts, "_WITHIN_ELEMENTS", 1000)
     features = (1 + 1e-6 * torch.randn(140, 33)).to(backend.device)
     assert_nearest(features, reid_ops.rerank_neighbours(features[:9], features[9:], k1=5).indices)
 
 
 def test_differences_are_taken_of_near_copies_only(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of those that rounding leaves in question, not of the whole gallery."""
-    monkeypatch.setattr(searching, "_MORE_SLACK", 2)
+    monkeypatch.setattr(doubts, "_MORE_SLACK", 2)
     items, computed = sized(backend, 600), 0
-    differences = searching._differences
+    differences = doubts.differences
 
     def counted(features: Tensor, rows: Tensor | None, columns: Tensor) -> Tensor:
         nonlocal computed
         computed += columns.numel()
         return differences(features, rows, columns)
 
-    monkeypatch.setattr(searching, "_differences", counted)
+    monkeypatch.setattr(candidates, "differences", counted)
+    monkeypatch.setattr(doubts, "differences", counted)
     centres = torch.nn.functional.normalize(torch.randn(items // 30, 33))
     features = (copies_of(centres, items) + 1e-5 * torch.randn(items, 33)).to(backend.device)
     found = reid_ops.rerank_neighbours(features[:20], features[20:], k1=5).indices
@@ -87,14 +88,14 @@ def test_differences_are_taken_of_near_copies_only(backend: Backend, monkeypatch
 def test_only_doubtful_items_are_searched_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Features as they are: next to nothing is done twice."""
     rows = 0
-    again = searching._search_again
+    again = doubts._search_again
 
     def counted(features: Tensor, norms: Tensor, chosen: Tensor, neighbours: int) -> object:
         nonlocal rows
         rows += len(chosen)
         return again(features, norms, chosen, neighbours)
 
-    monkeypatch.setattr(searching, "_search_again", counted)
+    monkeypatch.setattr(doubts, "_search_again", counted)
     centres = torch.randn(300, 128)
     features = torch.nn.functional.normalize(centres[torch.arange(3000) % 300] + torch.randn(3000, 128))
     reid_ops.rerank_neighbours(features[:100], features[100:])
@@ -186,3 +187,59 @@ def test_an_approximate_index_gives_nearly_the_same(kind: str) -> None:
     actual = reid_ops.k_reciprocal_rerank(query, gallery, topk=10, index=index)[1]
     found = (expected[:, :, None] == actual[:, None, :]).any(2).float().mean()
     assert found > 0.95
+
+
+def scattered_copies(items: int, share: float, centres: int, spread: float, dimension: int = 96) -> Tensor:
+    """Unit vectors, of which a share are near copies of a few centres, in no order."""
+    features = torch.nn.functional.normalize(torch.randn(items, dimension))
+    copies = torch.randperm(items)[: int(share * items)]
+    around = torch.nn.functional.normalize(torch.randn(centres, dimension))
+    features[copies] = around[torch.randint(centres, (len(copies),))]
+    return features.index_add(0, copies, spread / dimension**0.5 * torch.randn(len(copies), dimension))
+
+
+@pytest.mark.parametrize("spread", [0.0, 1e-5, 1e-3, 1e-2])
+@pytest.mark.parametrize("centres", [1, 3])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 1.0])
+def test_near_copies_at_any_share(backend: Backend, share: float, centres: int, spread: float) -> None:
+    features = scattered_copies(sized(backend, 900), share, centres, spread).to(backend.device)
+    found = reid_ops.rerank_neighbours(features[:20], features[20:], k1=6)
+    assert_nearest(features, found.indices)
+    distance = torch.cdist(features, features, compute_mode="donot_use_mm_for_euclid_dist")
+    if spread == 0:
+        assert torch.equal(found.indices.long(), distance.argsort(dim=1, stable=True)[:, :7])
+
+
+def test_copies_of_copies(backend: Backend) -> None:
+    """Groups within groups within groups, each far smaller than the one around it; and copies outright."""
+    items = sized(backend, 1200)
+    features = scattered_copies(items, 1.0, 2, 0.0)
+    for spread in (1e-1, 1e-3, 1e-5):
+        shifts = spread / 96**0.5 * torch.randn(4, 96)
+        features += shifts[torch.randint(4, (items,))]
+    features = features.to(backend.device)
+    found = reid_ops.rerank_neighbours(features[:20], features[20:], k1=6)
+    assert_nearest(features, found.indices)
+    distance = torch.cdist(features, features, compute_mode="donot_use_mm_for_euclid_dist")
+    assert torch.equal(distance.gather(1, found.indices.long()), distance.sort(dim=1).values[:, :7])
+
+
+@pytest.mark.parametrize(("centres", "share"), [(1, 0.5), (1, 0.9), (12, 0.9), (12, 1.0)])
+def test_near_copies_are_settled_among_themselves(
+    centres: int, share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not by differences of all with all: what they cost does not grow with how many they are."""
+    computed = 0
+    differences = candidates.differences
+
+    def counted(features: Tensor, rows: Tensor | None, columns: Tensor) -> Tensor:
+        nonlocal computed
+        computed += columns.numel()
+        return differences(features, rows, columns)
+
+    monkeypatch.setattr(candidates, "differences", counted)
+    monkeypatch.setattr(doubts, "differences", counted)
+    features = scattered_copies(2400, share, centres, 1e-4)
+    assert_nearest(features, reid_ops.rerank_neighbours(features[:20], features[20:], k1=20).indices)
+    # The search keeps 25 an item, a group's 29 to begin with and then 25.
+    assert computed < 100 * 2400
