@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+import contextlib
+import functools
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
+
+_Parameters = ParamSpec("_Parameters")
+_Result = TypeVar("_Result")
 
 FLOATING_TYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
@@ -38,11 +44,13 @@ def check_alike(tensor: Tensor, argument: str, first: Tensor, first_argument: st
         )
 
 
-def check_integer(value: int, argument: str, least: int, most: int, op: str) -> None:
-    """An int (no bool, no float) in ``[least, most]``."""
-    if isinstance(value, bool) or not isinstance(value, (int, torch.SymInt)):
+def check_integer(value: int, argument: str, least: int, most: int | None, op: str) -> None:
+    """An int (no bool, no float) in ``[least, most]``, or from ``least`` on."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer, torch.SymInt)):
         raise TypeError(f"{op}: {argument} must be an int, got {type(value).__name__}")
-    if not least <= value <= most:
+    if most is None and value < least:
+        raise ValueError(f"{op}: {argument} must be at least {least}, got {value}")
+    if most is not None and not least <= value <= most:
         raise ValueError(f"{op}: {argument} must be in [{least}, {most}], got {value}")
 
 
@@ -87,6 +95,22 @@ def autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
         return tensors
     dtype = torch.get_autocast_dtype(device_type)
     return tuple(t.to(dtype) if t.is_floating_point() and t.dtype != torch.float64 else t for t in tensors)
+
+
+def outside_autocast(function: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
+    """Decorator: the function computes as outside of ``torch.autocast``: distances want all their digits."""
+
+    @functools.wraps(function)
+    def left(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> _Result:
+        if torch.compiler.is_compiling():
+            return function(*args, **kwargs)
+        with contextlib.ExitStack() as stack:
+            for device_type in ("cpu", "cuda"):
+                if torch.is_autocast_enabled(device_type):
+                    stack.enter_context(torch.autocast(device_type, enabled=False))
+            return function(*args, **kwargs)
+
+    return left
 
 
 def dtype_name(dtype: torch.dtype) -> str:

@@ -21,6 +21,7 @@ __all__ = [
 ]
 
 
+@_checks.outside_autocast
 def pairwise_distance(query: Tensor, gallery: Tensor, metric: str = "euclidean") -> Tensor:
     """Distances of all pairs by one matrix product.
 
@@ -64,6 +65,7 @@ class EuclideanRanker:
     def __init__(self, *, normalize: bool = True) -> None:
         self.normalize = normalize
 
+    @_checks.outside_autocast
     def distance(self, query: Tensor, gallery: Tensor) -> Tensor:
         """Distances ``(Q, G)``; see :func:`pairwise_distance`."""
         query, gallery = _check_pair(query, gallery, type(self).__name__)
@@ -91,6 +93,7 @@ class MahalanobisRanker:
         tensor([[5.]])
     """
 
+    @_checks.outside_autocast
     def __init__(self, matrix: Tensor, *, project: bool = False) -> None:
         op = type(self).__name__
         _checks.check_features(matrix, "matrix", ("D", "D"), op)
@@ -116,10 +119,12 @@ class MahalanobisRanker:
         self.projection = (vectors[:, kept] * values[kept].sqrt()).to(matrix.dtype)  # M = P P^T
 
     @property
+    @_checks.outside_autocast
     def matrix(self) -> Tensor:
         """M ``(D, D)`` as used."""
         return self.projection @ self.projection.T
 
+    @_checks.outside_autocast
     def distance(self, query: Tensor, gallery: Tensor) -> Tensor:
         """Distances ``(Q, G)`` of features ``(Q, D)`` and ``(G, D)``, from 0; not square-rooted."""
         op = type(self).__name__
@@ -169,6 +174,7 @@ class XQDA:
         self.metric: Tensor | None = None
         self.eigenvalues: Tensor | None = None
 
+    @_checks.outside_autocast
     def fit(self, first: Tensor, second: Tensor, first_ids: Tensor, second_ids: Tensor) -> XQDA:
         """Learns from features ``(n, D)`` and ``(m, D)`` of two views and their identities (integers).
 
@@ -213,6 +219,7 @@ class XQDA:
         self.metric, self.eigenvalues = metric.to(dtype), values[:rank].to(dtype)
         return self
 
+    @_checks.outside_autocast
     def distance(self, query: Tensor, gallery: Tensor) -> Tensor:
         """Distances ``(Q, G)``, smaller is better; below 0 where M is not positive semi-definite."""
         if self.subspace is None or self.metric is None:
@@ -225,6 +232,7 @@ class XQDA:
         return (weighted * left).sum(1)[:, None] + squares[None, :] - 2.0 * weighted @ right.T
 
 
+@_checks.outside_autocast
 def expand_queries(
     query: Tensor,
     gallery: Tensor,
@@ -363,7 +371,17 @@ def _check_pair(
             row_number = int((~finite).long().argmax())
             raise ValueError(f"{op}: {name} must be finite, but row {row_number} is not")
     if query.dtype in (torch.float16, torch.bfloat16):
-        return query.float(), gallery.float()
+        query, gallery = query.float(), gallery.float()
+    # Squared distances are at most four times that.
+    limit = torch.finfo(query.dtype).max / 16
+    for features, name in zip((query, gallery), names, strict=True):
+        squares = torch.linalg.vecdot(features, features)
+        if bool((squares > limit).any()):
+            row_number = int((squares > limit).long().argmax())
+            raise ValueError(
+                f"{op}: {name} must have lengths up to {limit**0.5:.3g} for their distances to be finite, "
+                f"but row {row_number} has more"
+            )
     return query, gallery
 
 

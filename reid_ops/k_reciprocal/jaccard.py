@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .. import _checks
 from .candidates import offset_of
 from .definition import (
     check_features,
@@ -21,6 +22,7 @@ from .neighbours import search
 _OP = "jaccard_distance"
 
 
+@_checks.outside_autocast
 def jaccard_distance(
     features: Tensor,
     *,

@@ -26,6 +26,7 @@ _RERANK, _FROM_DISTANCE = "k_reciprocal_rerank", "k_reciprocal_rerank_from_dista
 _SQUARINGS = {1: 0, 2: 1, 4: 2}
 
 
+@_checks.outside_autocast
 def k_reciprocal_rerank(
     query: Tensor,
     gallery: Tensor,
@@ -167,6 +168,7 @@ def k_reciprocal_rerank(
     return output
 
 
+@_checks.outside_autocast
 def rerank_neighbours(query: Tensor, gallery: Tensor, *, k1: int = 20) -> Neighbours:
     """The search of :func:`k_reciprocal_rerank` alone, to try several k1 (up to this one), k2 and lambda on.
 
@@ -190,6 +192,7 @@ def rerank_neighbours(query: Tensor, gallery: Tensor, *, k1: int = 20) -> Neighb
     return search(features - offset_of(features), k1 + 1, queries=len(query))
 
 
+@_checks.outside_autocast
 def k_reciprocal_rerank_from_distance(
     q_g: Tensor,
     q_q: Tensor,

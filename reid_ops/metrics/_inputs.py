@@ -103,8 +103,7 @@ def rank_list(ranks: Iterable[int], op: str) -> tuple[int, ...]:
     """Distinct ranks from 1 on, ascending."""
     found = tuple(ranks)
     for rank in found:
-        if isinstance(rank, bool) or not isinstance(rank, (int, np.integer)) or rank < 1:
-            raise ValueError(f"{op}: ranks must be integers from 1 on, got {rank!r}")
+        _checks.check_integer(rank, "ranks", 1, None, op)
     return tuple(sorted({int(rank) for rank in found}))
 
 

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from reid_ops import _checks
+
 from . import _inputs
 from ._pairs import own_items
 
@@ -80,8 +82,7 @@ def single_shot_cmc(
         0.517
     """
     wanted = _inputs.rank_list(ranks, _OP)
-    if isinstance(repeats, bool) or not isinstance(repeats, int) or repeats < 1:
-        raise ValueError(f"{_OP}: repeats must be an integer from 1 on, got {repeats!r}")
+    _checks.check_integer(repeats, "repeats", 1, None, _OP)
     _inputs.choice(camera_rule, "camera_rule", ("same_identity", "none"), _OP)
     given = _inputs.pairs(distance, query_ids, gallery_ids, query_cameras, gallery_cameras, camera_rule, _OP)
     found = _inputs.as_torch(given.distance)

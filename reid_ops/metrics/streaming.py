@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from reid_ops import _checks
 from reid_ops.rankers import pairwise_distance
 
 from . import _inputs
@@ -90,6 +91,7 @@ class RankingAccumulator:
         return make_report(measures, self._ranks, self._average_precision, self._engine.used, self._op)
 
 
+@_checks.outside_autocast
 def evaluate_features(
     query: np.ndarray | Tensor,
     gallery: np.ndarray | Tensor,

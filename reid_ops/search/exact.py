@@ -18,6 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from reid_ops import _checks
+
 _EXTRA = 8  # candidates beyond k
 _QUERIES = 1024  # queries and gallery rows of a block: 32 MB of scores
 _ROWS = 8192
@@ -26,16 +28,12 @@ _GATHERED = 1 << 22  # elements of gathered candidates at a time
 
 @dataclass(frozen=True)
 class Gallery:
-    """What is searched. ``allowed`` ``(N,)`` bool or None; ``cameras`` ``(N,)``, -1: unknown.
-
-    ``largest_square`` bounds the squared length of the vectors.
-    """
+    """What is searched. ``allowed`` ``(N,)`` bool or None; ``cameras`` ``(N,)``, -1: unknown."""
 
     vectors: np.ndarray
     cameras: np.ndarray
     allowed: np.ndarray | None
     metric: str
-    largest_square: float
     placed: tuple[tuple[int, Tensor], ...] = ()  # (first row, rows) kept on devices; empty: on the CPU
 
 
@@ -49,11 +47,13 @@ def place(vectors: np.ndarray, device: torch.device, shards: int) -> tuple[tuple
     return tuple(parts)
 
 
+@_checks.outside_autocast
 def search(
     gallery: Gallery, query: np.ndarray, query_cameras: np.ndarray | None, k: int, engine: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Scores float32 and positions int64 ``(Q, k)``, best first; where fewer are allowed, -1 and NaN."""
+    """Scores float32 and positions int64 ``(Q, min(k, N))``, best first; -1 and NaN where fewer fit."""
     total = len(gallery.vectors)
+    k = min(k, total)
     scores = np.full((len(query), k), np.nan, np.float32)
     slots = np.full((len(query), k), -1, np.int64)
     rows = np.arange(len(query))
@@ -67,13 +67,15 @@ def search(
         if wanted == total:
             break
         # Whatever was left out has a key of at least the last one's, up to rounding.
-        last = keys[:, -1] - _tolerance(gallery, query[rows])
-        unsure = np.isfinite(keys[:, -1]) & (exact[:, :width].max(1) >= last)
+        farthest = exact[:, :width].max(1)
+        last = keys[:, -1] - _tolerance(gallery, query[rows], farthest)
+        unsure = np.isfinite(keys[:, -1]) & (farthest >= last)
         rows = rows[unsure]
         wanted = min(4 * wanted, total)
     return scores, slots
 
 
+@_checks.outside_autocast
 def rescore(
     gallery: Gallery, query: np.ndarray, candidates: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -98,15 +100,19 @@ def rescore(
     return np.where(slots >= 0, scores, np.float32(np.nan)), slots, keys
 
 
-def _tolerance(gallery: Gallery, query: np.ndarray) -> np.ndarray:
-    """How far a float32 key may lie from the exact one ``(Q,)``, with room to spare.
+def _tolerance(gallery: Gallery, query: np.ndarray, farthest: np.ndarray) -> np.ndarray:
+    """How far from the exact one the float32 key of an item may lie that is as near as the farthest ``(Q,)``.
 
-    Rounding errors of a sum of D terms add up like a random walk: sqrt(D) units in the last place.
+    With room to spare. Rounding errors of a sum of D terms add up like a random walk: sqrt(D) units in the
+    last place of |q|^2 + |x|^2. Who is as near as r has |x| <= |q| + r: a long vector far out, whose own key
+    is rough, makes no other item's rough.
     """
     unit = 8 * math.sqrt(query.shape[1]) * 2.0**-23
     if gallery.metric == "cosine":
         return np.full(len(query), unit)
-    return unit * (gallery.largest_square + np.einsum("qd,qd->q", query, query, dtype=np.float64))
+    squares = np.einsum("qd,qd->q", query, query, dtype=np.float64)
+    reach = np.where(np.isfinite(farthest), farthest, 0.0)  # infinite: there are no others
+    return unit * (squares + (np.sqrt(squares) + np.sqrt(reach)) ** 2)
 
 
 def _blocks(vectors: np.ndarray) -> Iterator[np.ndarray]:

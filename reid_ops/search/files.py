@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from . import storage
+from . import storage, validation
 from .approximate import Approximate
 from .contents import Contents
 from .rows import Rows
@@ -94,7 +94,6 @@ class Files(Contents, ABC):
             "recall": self.recall,
             "count": rows.count,
             "next_id": self._next_id,
-            "largest_square": rows.largest_square,
             "generation": self.generation + 1,
             "approximate": None if self._approximate is None else self._approximate.facts(),
             "attachments": {name: len(content) for name, content in self.attachments.items()},
@@ -144,11 +143,13 @@ class Files(Contents, ABC):
 
         Raises:
             OSError: there is no such file, or it can't be read.
-            IndexFileError: (a ValueError) the file is not an index, or is cut short or damaged.
+            IndexFileError: (a ValueError) the file is not an index, is cut short or damaged, or holds what no
+                index does (vectors of NaN, identifiers twice). Vectors are looked at where they are verified.
         """
         options: dict[str, Any] = {"device": device, "shards": shards, "backend": backend}
         with storage.Reader(Path(path)) as reader:
             facts = reader.facts
+            validation.check_facts(facts, reader.path)
             create: Any = cls
             index: _Index = create(
                 facts["dim"], metric=facts["metric"], kind=facts["kind"], recall=facts["recall"], **options
@@ -161,14 +162,12 @@ class Files(Contents, ABC):
                 reader.array("cameras", np.int64, (count,)),
                 reader.array("alive", bool, (count,)),
             )
-            index._rows.largest_square = facts["largest_square"]
+            validation.check_rows(index._rows, index.metric, facts["next_id"], check, reader.path)
             index._next_id, index.generation, index._mapped = facts["next_id"], facts["generation"], mmap
             if facts["approximate"] is not None:
-                index._approximate = Approximate.read(
-                    index.kind, index.metric, facts["approximate"], reader.stream("faiss")
-                )
+                index._approximate = _read_approximate(reader, index.dim, count)
                 index._to_gpus()
-            for name, size in facts.get("attachments", {}).items():  # files of 0.1.0 before them have none
+            for name, size in facts["attachments"].items():
                 index.attachments[name] = reader.array(_ATTACHMENT + name, np.uint8, (size,)).tobytes()
             version = _version(os.fstat(reader.file.fileno()))
         index._source = (Path(path), {**options, "mmap": mmap, "verify": verify}, version)
@@ -190,6 +189,18 @@ class Files(Contents, ABC):
     @abstractmethod
     def _to_gpus(self) -> None:
         """Says where an approximate index is searched."""
+
+
+def _read_approximate(reader: storage.Reader, dim: int, count: int) -> Approximate:
+    facts = reader.facts
+    try:
+        found = Approximate.read(facts["kind"], facts["metric"], facts["approximate"], reader.stream("faiss"))
+    except RuntimeError as error:  # faiss's own
+        if isinstance(error.__cause__, ImportError):
+            raise
+        raise storage.IndexFileError(f"{reader.path} is damaged: faiss can't read its part") from error
+    validation.check_faiss(found.index, facts["kind"], dim, count, reader.path)
+    return found
 
 
 def _version(stat: os.stat_result) -> _Version:

@@ -117,15 +117,16 @@ class GalleryIndex(Files):
 
         Args:
             query: features ``(Q, D)``, numpy or torch, any floating type.
-            k: from 1; may exceed the number of items.
+            k: from 1; may exceed the number of items N.
             cameras: the queries' cameras ``(Q,)``: items of the same camera are left out. A camera of -1,
                 of query or item, is unknown and leaves nothing out.
             only: identifiers ``(n,)`` to search among; all must be known.
             exclude: identifiers ``(n,)`` to leave out; unknown ones do no harm.
 
         Returns:
-            scores float32 ``(Q, k)``, best first, and identifiers int64 ``(Q, k)``; where fewer than k items
-            are left, NaN and -1. Torch tensors on the query's device if the query is one, else numpy arrays.
+            scores float32 ``(Q, min(k, N))``, best first, and identifiers int64 of that shape; where filters
+            leave fewer items, NaN and -1. Torch tensors on the query's device if the query is one, else numpy
+            arrays.
 
         Raises:
             TypeError, ValueError: an argument is refused (NaN and infinities name their row), or the index is
@@ -166,7 +167,7 @@ class GalleryIndex(Files):
             exclude: as there.
 
         Returns:
-            distances float32 ``(Q, k)``, smallest first, and identifiers, as :meth:`search`.
+            distances float32 ``(Q, min(k, N))``, smallest first, and identifiers, as :meth:`search`.
 
         Raises:
             TypeError, ValueError: as :meth:`search` and ``k_reciprocal_rerank``.
@@ -178,6 +179,7 @@ class GalleryIndex(Files):
         _checks.check_integer(candidates, "candidates", k, 1 << 31, _OP)
         _, slots = self._search(query, min(candidates, len(self)), cameras, only, exclude)
         vectors = check_features(query, "query", self.dim, self.metric == "cosine")
+        k = min(k, len(self))
         distances = np.full((len(vectors), k), np.nan, np.float32)
         names = np.full((len(vectors), k), -1, np.int64)
         for row, found in enumerate(slots):
@@ -248,11 +250,12 @@ class GalleryIndex(Files):
     def _search(
         self, query: Any, k: int, cameras: Any, only: Any, exclude: Any
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Scores and positions ``(Q, k)``."""
+        """Scores and positions ``(Q, min(k, N))``."""
         _checks.check_integer(k, "k", 1, 1 << 31, _OP)
         vectors = check_features(query, "query", self.dim, self.metric == "cosine")
         if len(self) == 0:
             raise ValueError(f"{_OP}: the index is empty")
+        k = min(k, len(self))
         seen = self._check_cameras(cameras, len(vectors))
         allowed = self._allowed(only, exclude)
         if self.kind == "flat":
@@ -314,9 +317,7 @@ class GalleryIndex(Files):
             and not self._mapped
         ):
             self._placed = exact.place(rows.vectors, self.device, self.shards)
-        return exact.Gallery(
-            rows.vectors, rows.cameras, allowed, self.metric, rows.largest_square, self._placed
-        )
+        return exact.Gallery(rows.vectors, rows.cameras, allowed, self.metric, self._placed)
 
     def _engine(self) -> str:
         return self.backend if self.kind == "flat" else "torch"

@@ -12,6 +12,9 @@ from reid_ops import _checks
 NO_CAMERA = -1
 _CHECKED = 1 << 20  # elements that are checked and normalised at a time
 
+# Squared lengths up to this make squared distances, at most four times that, and sums with them finite.
+LARGEST_SQUARE = float(np.finfo(np.float32).max) / 16
+
 
 class Rows:
     """Columns of a growing table. Rows that were removed stay until :meth:`compact`, marked dead."""
@@ -23,7 +26,6 @@ class Rows:
         self._alive = np.empty(0, bool)
         self.count = 0
         self.dead = 0
-        self.largest_square = 0.0
         self._order: np.ndarray | None = None  # positions by identifier, of living rows
 
     @staticmethod
@@ -71,7 +73,6 @@ class Rows:
         new = slice(self.count, end)
         self._vectors[new], self._ids[new], self._cameras[new], self._alive[new] = vectors, ids, cameras, True
         self.count = end
-        self._note_size(vectors)
         self._order = None
 
     def overwrite(self, slots: np.ndarray, vectors: np.ndarray, cameras: np.ndarray | None) -> None:
@@ -79,7 +80,6 @@ class Rows:
         self._vectors[slots] = vectors
         if cameras is not None:
             self._cameras[slots] = cameras
-        self._note_size(vectors)
 
     def kill(self, slots: np.ndarray) -> None:
         """Marks rows dead."""
@@ -104,10 +104,6 @@ class Rows:
         names = self.ids[self._order]
         place = np.minimum(np.searchsorted(names, ids), len(names) - 1)
         return np.where(names[place] == ids, self._order[place], -1)
-
-    def _note_size(self, vectors: np.ndarray) -> None:
-        squares = np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64)
-        self.largest_square = max(self.largest_square, float(squares.max(initial=0.0)))
 
 
 def _grown(column: np.ndarray, capacity: int) -> np.ndarray:
@@ -140,7 +136,9 @@ def check_features(values: Any, argument: str, dim: int, unit_length: bool) -> n
     for first in range(0, len(features), step):
         rows = slice(first, first + step)
         _check_finite(features[rows], argument, first)
-        if unit_length:
+        if not unit_length:
+            _check_lengths(features[rows], argument, first)
+        else:
             result[rows] = _unit_length(features[rows], argument, first)
     return result
 
@@ -150,6 +148,17 @@ def _check_finite(features: np.ndarray, argument: str, first: int) -> None:
     if not finite.all():
         row = first + int(finite.argmin())
         raise ValueError(f"GalleryIndex: {argument} must be finite, but row {row} is not")
+
+
+def _check_lengths(features: np.ndarray, argument: str, first: int) -> None:
+    """That squared distances are finite in float32, whichever engine computes them."""
+    squares = np.einsum("nd,nd->n", features, features, dtype=np.float64)
+    if squares.max(initial=0.0) > LARGEST_SQUARE:
+        row = int((squares > LARGEST_SQUARE).argmax())
+        raise ValueError(
+            f"GalleryIndex: {argument} must have lengths up to {LARGEST_SQUARE**0.5:.3g} for their distances "
+            f"to be finite, but row {first + row} has {squares[row] ** 0.5:.3g}"
+        )
 
 
 def _unit_length(features: np.ndarray, argument: str, first: int) -> np.ndarray:

@@ -134,16 +134,28 @@ class Reader:
         header = self.file.read(length)
         if hashlib.blake2b(header, digest_size=16).digest() != digest:
             raise IndexFileError(f"{self.path} is damaged: the header's checksum is wrong")
-        facts: dict[str, Any] = json.loads(header)
+        try:
+            facts = json.loads(header)
+        except (ValueError, RecursionError) as error:
+            raise IndexFileError(f"{self.path} is damaged: the header is no JSON: {error}") from error
+        sections = facts.get("sections") if isinstance(facts, dict) else None
+        if not isinstance(sections, dict) or not all(_is_section(each, offset) for each in sections.values()):
+            raise IndexFileError(f"{self.path} is damaged: the header doesn't say where its sections are")
         return facts
 
     def has(self, name: str) -> bool:
         """Whether there is such a section."""
         return name in self.facts["sections"]
 
+    def _entry(self, name: str) -> dict[str, Any]:
+        if not self.has(name):
+            raise IndexFileError(f"{self.path} is damaged: its {name} is missing")
+        entry: dict[str, Any] = self.facts["sections"][name]
+        return entry
+
     def verify(self, name: str) -> None:
         """Reads a section once and compares its checksum."""
-        entry = self.facts["sections"][name]
+        entry = self._entry(name)
         digest, left = hashlib.blake2b(digest_size=16), entry["size"]
         self.file.seek(entry["offset"])
         while left > 0:
@@ -159,7 +171,7 @@ class Reader:
         self, name: str, dtype: Any, shape: tuple[int, ...], *, mapped: bool = False, verify: bool = True
     ) -> np.ndarray:
         """A section as an array: a copy in memory, or a read-only map of the file."""
-        entry = self.facts["sections"][name]
+        entry = self._entry(name)
         expected = int(np.prod(shape)) * np.dtype(dtype).itemsize
         if entry["size"] != expected:
             raise IndexFileError(f"{self.path} is damaged: {name} has {entry['size']} bytes, not {expected}")
@@ -175,8 +187,16 @@ class Reader:
     def stream(self, name: str) -> Callable[[int], bytes]:
         """A function that reads on within a section, whose checksum is compared first."""
         self.verify(name)
-        self.file.seek(self.facts["sections"][name]["offset"])
+        self.file.seek(self._entry(name)["offset"])
         return self.file.read
+
+
+def _is_section(entry: Any, end: int) -> bool:
+    """Whether this is where a section lies, before the header."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("digest"), str):
+        return False
+    place = [entry.get("offset"), entry.get("size")]
+    return all(type(each) is int and each >= 0 for each in place) and sum(place) <= end
 
 
 @contextlib.contextmanager

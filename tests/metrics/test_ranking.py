@@ -268,7 +268,7 @@ def test_nan_names_its_row(backend: str, dtype: Any) -> None:
         ((D, [1.0, 1.0], [1, 1, 1]), {}, TypeError, "query_ids must be integers, got float64"),
         ((D, [1, 1], [1, 1, 1], [0, 0]), {}, ValueError, "query_cameras was given without gallery_cameras"),
         ((D, [1, 1], [1, 1, 1], None, [0] * 3), {}, ValueError, "gallery_cameras was given without"),
-        ((D, [1, 1], [1, 1, 1]), {"ranks": (0,)}, ValueError, "ranks must be integers from 1"),
+        ((D, [1, 1], [1, 1, 1]), {"ranks": (0,)}, ValueError, "ranks must be at least 1"),
         ((D, [1, 1], [1, 1, 1]), {"camera_rule": "some"}, ValueError, "camera_rule must be one of"),
         ((D, [1, 1], [1, 1, 1]), {"average_precision": "area"}, ValueError, "average_precision must be"),
         ((D, [1, 1], [1, 1, 1]), {"backend": "gpu"}, ValueError, "backend must be one of"),
