@@ -206,7 +206,7 @@ def fuzz(seed: int, calls: int) -> None:
                 arguments[place] = choose.choice(NUMBERS)
         try:
             operator(name)(*arguments)
-        except (RuntimeError, NotImplementedError, TypeError, ValueError):
+        except Exception:  # whatever Python sees as one
             refused += 1
     print(refused)
 

@@ -66,7 +66,7 @@ def test_flat_equals_a_sort(backend: str, metric: str, k: int) -> None:
     gallery, query = features(60), features(9, seed=1)
     index = GalleryIndex(16, metric=metric, backend=backend)
     assert index.add(gallery).tolist() == list(range(60))
-    assert_found(index.search(query, k), oracle(query, gallery, k, metric))
+    assert_found(index.search(query, k), oracle(query, gallery, min(k, 60), metric))
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -123,7 +123,7 @@ def test_flat_on_anything(seed: int, items: int, k: int, metric: str, backend: s
         gallery, query = np.round(gallery) + 0.5, np.round(query) + 0.5
     index = GalleryIndex(4, metric=metric, backend=backend)
     index.add(gallery)
-    assert_found(index.search(query, k), oracle(query, gallery, k, metric))
+    assert_found(index.search(query, k), oracle(query, gallery, min(k, items), metric))
 
 
 def test_numpy_in_numpy_out_torch_in_torch_out() -> None:
