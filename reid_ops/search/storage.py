@@ -195,7 +195,7 @@ def _is_section(entry: Any, end: int) -> bool:
     """Whether this is where a section lies, before the header."""
     if not isinstance(entry, dict) or not isinstance(entry.get("digest"), str):
         return False
-    place = [entry.get("offset"), entry.get("size")]
+    place: list[Any] = [entry.get("offset"), entry.get("size")]
     return all(type(each) is int and each >= 0 for each in place) and sum(place) <= end
 
 

@@ -104,7 +104,7 @@ def _check_numbers(
     facts: dict[str, Any], expected: dict[str, tuple[type, float, float]], prefix: str, path: Path
 ) -> None:
     for name, (kind, least, most) in expected.items():
-        value = facts.get(name)
+        value: Any = facts.get(name)
         fits = isinstance(value, (int, float) if kind is float else int) and not isinstance(value, bool)
         if not fits or not least <= value <= most:
             raise _damaged(path, f"{prefix}{name} is {value!r}")
