@@ -18,10 +18,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Generic, TypeVar
 
-from . import papers
 from ._suggest import unknown
 
 PAPERS = "REID_MODELS_PAPERS"
+PACKAGE = f"{__package__}.papers"  # imported when rooms are looked for: what is in it stands above
 BUILT_IN = Path(__file__).parent / "papers"
 DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
@@ -36,7 +36,7 @@ class Registry(Mapping[str, T], Generic[T]):
 
     Args:
         what: what a thing is called in errors: ``"loss"``.
-        built_in: the package's own things.
+        built_in: the package's own things; one as ``package.module:Name`` is imported when it is asked for.
         file: the file of a room, without its suffix, that may have more of them: ``"losses"``.
         collect: gives the things in a room's module by name.
         check: raises TypeError or ValueError, with what it is given, unless that is such a thing; the message
@@ -51,7 +51,7 @@ class Registry(Mapping[str, T], Generic[T]):
     def __init__(
         self,
         what: str,
-        built_in: Mapping[str, T],
+        built_in: Mapping[str, T | str],
         file: str,
         collect: Callable[[ModuleType], Mapping[str, T]],
         check: Callable[[object], None],
@@ -74,12 +74,15 @@ class Registry(Mapping[str, T], Generic[T]):
 
     def name_of(self, thing: T) -> str:
         """The name by which :meth:`find` gives the thing again: a listed one, or ``package.module:Name``."""
-        named = _name_in(self._built_in, thing) or _name_in(self._things(), thing)
+        own = {name: self[name] for name in self._built_in}
+        named = _name_in(own, thing) or _name_in(self._things(), thing)
         return named or f"{getattr(thing, '__module__', '')}:{getattr(thing, '__qualname__', '')}"
 
     def __getitem__(self, name: str) -> T:
-        # A name that is built in imports no room.
-        return self._built_in[name] if name in self._built_in else self._things()[name]
+        if name not in self._built_in:
+            return self._things()[name]
+        thing = self._built_in[name]  # of which no room is imported
+        return self._import(thing) if isinstance(thing, str) else thing
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._things()))
@@ -88,7 +91,8 @@ class Registry(Mapping[str, T], Generic[T]):
         return len(self._things())
 
     def _things(self) -> dict[str, T]:
-        things, owners = dict(self._built_in), dict.fromkeys(self._built_in, "reid_models")
+        things = {name: self[name] for name in self._built_in}
+        owners = dict.fromkeys(self._built_in, "reid_models")
         for room, module in room_modules(self.file):
             for name, thing in self._collect(module).items():
                 if name in things:
@@ -164,7 +168,7 @@ def room_modules(file: str) -> Iterator[tuple[str, ModuleType]]:
     """
     for room, folder in rooms().items():
         if (folder / f"{file}.py").is_file():
-            path = f"{papers.__name__}.{room}.{file}"
+            path = f"{PACKAGE}.{room}.{file}"
             if folder.parent == BUILT_IN:  # its errors are ours
                 yield room, importlib.import_module(path)
             else:
@@ -182,6 +186,7 @@ def _rooms_in(folder: Path) -> list[Path]:
 
 def _look_in(folders: list[Path]) -> None:
     """Where Python looks for reid_models.papers.ROOM: a room imports its files, and the package, as usual."""
+    papers = importlib.import_module(PACKAGE)
     paths = [str(folder) for folder in folders]
     if list(papers.__path__) != paths:
         papers.__path__ = paths

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .parsing import ArgumentParser, Namespace
+    from jsonargparse import ArgumentParser, Namespace
 
 
 @dataclass(frozen=True)

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import re
-from argparse import Action, ArgumentError, RawDescriptionHelpFormatter
+from argparse import Action, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
-from .._suggest import unknown
+from .._words import parse
 from .command import Command
 
-__all__ = ["ArgumentParser", "Namespace", "make_parser", "parse", "read"]
+__all__ = ["ArgumentParser", "Namespace", "make_parser", "read"]
 
-UNRECOGNIZED = re.compile(r"unrecognized arguments: (?P<first>\S+)", re.IGNORECASE)
-TYPE = re.compile(r"(?:a )?<class '(?:\w+\.)*(\w+)'>")
 NO_DEFAULT = re.compile(r" \(default: (null|False|\{\}|\[\])\)|, default: null(?=\))")  # "none" says nothing
 
 
@@ -48,28 +46,3 @@ def read(command: Command, words: Sequence[str]) -> Namespace:
     if command.passes_on and not {"-h", "--help"} & set(words[:1]):
         return Namespace(words=list(words))
     return parse(make_parser(command), words)
-
-
-def parse(parser: ArgumentParser, words: Sequence[str]) -> Namespace:
-    """The values of words.
-
-    Raises:
-        ValueError: a word is not known (the nearest option is suggested), missing, or has a wrong value.
-        SystemExit: of ``--help``.
-    """
-    try:
-        return parser.parse_args(list(words))
-    except ArgumentError as error:
-        message = TYPE.sub(r"\1", " ".join(str(error).split())).replace("Parser key", "argument")
-        found = UNRECOGNIZED.search(message)
-        if found is None:
-            raise ValueError(message) from None
-        word = found["first"].split("=")[0]
-        if not word.startswith("-"):
-            raise ValueError(f"unexpected argument {word!r}") from None
-        options = [
-            option
-            for option in parser._option_string_actions
-            if option.startswith("--") and "print_" not in option
-        ]
-        raise unknown("option", word, options) from None

@@ -15,7 +15,7 @@ from jsonargparse import Namespace
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser
 
-from ..cli.parsing import parse
+from .._words import parse
 from ..data.augmentation import Augmentation
 from ..losses import HSGNET_LOSSES
 from ..runs.files import LAST

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..._suggest import unknown
 from ..records import JUNK, ImageRecord, ReidDataset, RetrievalSplit, SplitCounts
+from .registry import read_any
 
 FIELDS = ("name", "root", "options", "first_label", "same_persons_as")
 
@@ -97,8 +98,6 @@ class _Part:
 
 
 def _read_part(given: Mapping[str, Any], root: Path | None, before: Sequence[_Part], name: str) -> _Part:
-    from .registry import read_any  # which has this reader among the others
-
     for field in given:
         if field not in FIELDS:
             raise unknown(f"field of a dataset of {name}", field, FIELDS)

@@ -10,7 +10,6 @@ from typing import Any
 from ..._registry import Registry, table
 from ..._suggest import unknown
 from ..records import ReidDataset
-from .combined import read_combined
 from .cuhk01 import read_cuhk01
 from .cuhk03 import read_cuhk03
 from .cuhk03_old import read_cuhk03_old
@@ -35,7 +34,7 @@ def _check(thing: object) -> None:
 READERS: Registry[Callable[..., ReidDataset]] = Registry(
     "dataset",
     {
-        "combined": read_combined,
+        "combined": f"{__package__}.combined:read_combined",  # which reads others by their names
         "csv": read_csv,
         "cuhk01": read_cuhk01,
         "cuhk03": read_cuhk03,
