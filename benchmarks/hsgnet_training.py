@@ -85,8 +85,9 @@ def _network(
     impl: str, size: tuple[int, int], training: bool, channels_last: bool, dtype: torch.dtype, device: str
 ) -> tuple[Any, Any, torch.optim.Optimizer]:
     """The network, its losses and its optimizer: the same weights for the same size."""
-    from reid_models.losses import HSGNET_LOSSES, WeightedLoss
+    from reid_models.losses import WeightedLoss
     from reid_models.networks import create_model
+    from reid_models.papers.hsgnet.defaults import HSGNET_LOSSES
 
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(0)

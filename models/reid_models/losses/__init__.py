@@ -2,7 +2,7 @@
 
 from .combination import LOSSES, WeightedLoss
 from .contrastive import ContrastiveLoss
-from .term import HSGNET_LOSSES, LossTerm
+from .term import LossTerm
 from .triplet import TripletLoss
 
-__all__ = ["HSGNET_LOSSES", "LOSSES", "ContrastiveLoss", "LossTerm", "TripletLoss", "WeightedLoss"]
+__all__ = ["LOSSES", "ContrastiveLoss", "LossTerm", "TripletLoss", "WeightedLoss"]

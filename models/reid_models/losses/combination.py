@@ -48,7 +48,8 @@ class WeightedLoss(nn.Module):
             or that it lacks, or an output that is not in ``widths``.
 
     Example:
-        >>> losses = WeightedLoss(HSGNET_LOSSES)(model(images), identities)
+        >>> terms = [{"loss": "triplet", "output": "features"}, {"loss": "cross_entropy", "output": "logits"}]
+        >>> losses = WeightedLoss(terms)(model(images), identities)
         >>> losses["total"].backward()
         >>> sorted(losses)
         ['cross_entropy(logits)', 'total', 'triplet(features)']

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any
 
 from .._suggest import unknown
@@ -65,10 +64,3 @@ class LossTerm:
             if key not in fields:
                 raise ValueError(f"WeightedLoss: a term must have {key!r}, got {dict(fields)}")
         return cls(**fields)
-
-
-#: HSGNet's total loss, Eqs. 12 to 15: triplet (batch-hard) with alpha 0.5, cross-entropy with beta 1.0.
-HSGNET_LOSSES: tuple[LossTerm, ...] = (
-    LossTerm("triplet", "features", 0.5, MappingProxyType({"margin": 1.2})),
-    LossTerm("cross_entropy", "logits", 1.0, MappingProxyType({"label_smoothing": 0.1})),
-)

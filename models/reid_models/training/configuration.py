@@ -17,14 +17,13 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from .._words import parse
 from ..data.augmentation import Augmentation
-from ..losses import HSGNET_LOSSES
 from ..runs.files import LAST
-from .data_module import HSGNET_SAMPLER, ReidDataModule
+from .data_module import ReidDataModule
+from .defaults import EPOCHS, LOSSES, OPTIMIZER, SAMPLER, SCHEDULE
 from .module import ReidModule
-from .schedule import HSGNET_OPTIMIZER, HSGNET_SCHEDULE
 
 TRAINER_DEFAULTS: Mapping[str, Any] = {
-    "max_epochs": 120,  # HSGNet, section IV-B
+    "max_epochs": EPOCHS,
     "devices": 1,  # several processes are torchrun's to start
     "sync_batchnorm": True,  # does nothing with one process
     "use_distributed_sampler": False,  # the data module shares batches out itself
@@ -80,10 +79,10 @@ def make_parser() -> LightningArgumentParser:
     parser.set_defaults(
         {
             # Whole in recipe.yaml, and with single values that can be set over them.
-            "model.losses": [{**vars(term), "options": dict(term.options)} for term in HSGNET_LOSSES],
-            "model.optimizer": dict(HSGNET_OPTIMIZER),
-            "model.schedule": dict(HSGNET_SCHEDULE),
-            "data.sampler": dict(HSGNET_SAMPLER),
+            "model.losses": [{**vars(term), "options": dict(term.options)} for term in LOSSES],
+            "model.optimizer": dict(OPTIMIZER),
+            "model.schedule": dict(SCHEDULE),
+            "data.sampler": dict(SAMPLER),
             "data.augmentation": {
                 key: list(v) if isinstance(v, tuple) else v for key, v in augmentation.items()
             },

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -22,11 +21,7 @@ from ..data.records import ImageRecord
 from ..data.samplers import TrainSampler, make_sampler
 from ..retrieval.comparison import FITTED, METRICS, default_metric, make_comparison, prepare_pair
 from ..retrieval.protocol import Protocol, draw_features, draw_images, label_features
-
-#: HSGNet's batches (section IV-B).
-HSGNET_SAMPLER: Mapping[str, Any] = MappingProxyType(
-    {"name": "identity", "identities_per_batch": 32, "images_per_identity": 4}
-)
+from .defaults import SAMPLER
 
 
 class ReidDataModule(LightningDataModule):
@@ -47,7 +42,7 @@ class ReidDataModule(LightningDataModule):
         root: where it lies; None for datasets in memory.
         dataset_options: of its reader.
         image_size: height and width.
-        sampler: name and arguments, see :func:`reid_models.data.make_sampler`; None: HSGNet's 32 x 4. Sizes
+        sampler: name and arguments, see :func:`reid_models.data.make_sampler`; None: 16 x 4. Sizes
             are of the joint batch of all processes.
         augmentation: fields of :class:`Augmentation`.
         evaluation_batch_size: images at a time in validation, in each process.
@@ -89,7 +84,7 @@ class ReidDataModule(LightningDataModule):
         self.metric = metric
         self.dataset_name, self.root, self.dataset_options = dataset, root, dict(dataset_options or {})
         self.image_size = (image_size[0], image_size[1])
-        self.sampler_options = dict(HSGNET_SAMPLER if sampler is None else sampler)
+        self.sampler_options = dict(SAMPLER if sampler is None else sampler)
         self.augmentation = Augmentation.from_mapping(augmentation or {})
         self.evaluation_batch_size, self.workers, self.seed = evaluation_batch_size, workers, seed
         self.check_images = check_images

@@ -13,10 +13,11 @@ from torchmetrics import MeanMetric
 
 from ..data.images import Sample
 from ..data.loaders import TrainBatch
-from ..losses import HSGNET_LOSSES, LossTerm, WeightedLoss
+from ..losses import LossTerm, WeightedLoss
 from ..networks import create_model
+from .defaults import LOSSES, NETWORK, OPTIMIZER, SCHEDULE
 from .joint_batch import joint
-from .schedule import HSGNET_OPTIMIZER, HSGNET_SCHEDULE, make_optimizer, make_schedule
+from .schedule import make_optimizer, make_schedule
 from .trial import asked_inputs, output_widths
 
 
@@ -31,7 +32,7 @@ class Judge(Protocol):
 
 
 class ReidModule(LightningModule):
-    """A network, its losses, its optimizer and schedule. Defaults are HSGNet's recipe (section IV-B).
+    """A network, its losses, its optimizer and schedule. Defaults: :mod:`.defaults`.
 
     Precision, accumulation and several processes are the trainer's; with several processes losses are of the
     joint batch. :meth:`attach` hands it the :class:`ReidDataModule` that augments batches and judges
@@ -40,12 +41,13 @@ class ReidModule(LightningModule):
     Args:
         num_classes: training identities. (The command line takes it from the data.)
         image_size: height and width. (Likewise.)
-        network: one of :func:`reid_models.list_models`.
+        network: one of :func:`reid_models.list_models`, or ``package.module:Class``.
         options: of the network, as for :func:`reid_models.create_model`.
-        losses: terms with the fields of :class:`LossTerm`; None: :data:`HSGNET_LOSSES`. With several
+        losses: terms with the fields of :class:`LossTerm`; None: a triplet
+            loss of ``features`` and a cross-entropy of ``logits``. With several
             processes every output needs a term, if only with weight 0: DDP wants every gradient.
-        optimizer: name and arguments, see :func:`make_optimizer`; None: :data:`HSGNET_OPTIMIZER`.
-        schedule: name and arguments, see :func:`make_schedule`; None: HSGNet's, ``{"name": "step"}``.
+        optimizer: name and arguments, see :func:`make_optimizer`; None: Adam.
+        schedule: name and arguments, see :func:`make_schedule`; None: a constant rate.
         channels_last: network and images in channels-last, which tensor cores want.
         compile: the network by ``torch.compile``.
 
@@ -71,7 +73,7 @@ class ReidModule(LightningModule):
         self,
         num_classes: int,
         image_size: tuple[int, int] = (256, 256),
-        network: str = "hsgnet",
+        network: str = NETWORK,
         options: dict[str, Any] | None = None,
         losses: list[dict[str, Any]] | None = None,
         optimizer: dict[str, Any] | None = None,
@@ -81,13 +83,13 @@ class ReidModule(LightningModule):
     ) -> None:
         super().__init__()
         self.network = create_model(network, num_classes, **{"image_size": image_size, **(options or {})})
-        terms: Sequence[LossTerm | Mapping[str, Any]] = HSGNET_LOSSES if losses is None else losses
+        terms: Sequence[LossTerm | Mapping[str, Any]] = LOSSES if losses is None else losses
         # Run once: an output that is missing is known before anything is read or written.
         self.loss = WeightedLoss(terms, num_classes=num_classes, widths=output_widths(self.network))
         self._inputs = asked_inputs(self.network)
         self._judge: Judge | None = None
-        self.optimizer_options = dict(HSGNET_OPTIMIZER if optimizer is None else optimizer)
-        self.schedule_options = dict(HSGNET_SCHEDULE if schedule is None else schedule)
+        self.optimizer_options = dict(OPTIMIZER if optimizer is None else optimizer)
+        self.schedule_options = dict(SCHEDULE if schedule is None else schedule)
         # Made once to be thrown away: a wrong argument is known before anything is read or written.
         trial = make_optimizer(self.network, self.optimizer_options)
         make_schedule(trial, self.schedule_options, count_steps=lambda: 2)

@@ -30,12 +30,6 @@ OPTIMIZERS: Mapping[str, type[Optimizer]] = MappingProxyType(
     {optimizer.__name__: optimizer for optimizer in (SGD, Adam, AdamW, RMSprop)}
 )
 
-#: HSGNet's (section IV-B).
-HSGNET_OPTIMIZER: Mapping[str, Any] = MappingProxyType(
-    {"name": "SGD", "lr": 0.01, "momentum": 0.9, "weight_decay": 5e-4}
-)
-HSGNET_SCHEDULE: Mapping[str, Any] = MappingProxyType({"name": "step"})
-
 DECAYS = 100  # more than any run lives through, so that raising max_epochs on resuming changes no decay
 
 

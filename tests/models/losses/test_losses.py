@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from reid_models.losses import HSGNET_LOSSES, LossTerm, TripletLoss, WeightedLoss
+from reid_models.losses import LossTerm, TripletLoss, WeightedLoss
+from reid_models.papers.hsgnet.defaults import HSGNET_LOSSES
 
 IDENTITIES = torch.tensor([0, 0, 0, 1, 1, 2, 2, 3])  # the last one has no positive
 

@@ -20,7 +20,8 @@ from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 
 from reid_models.cli import main
-from reid_models.losses import HSGNET_LOSSES, WeightedLoss
+from reid_models.losses import WeightedLoss
+from reid_models.papers.hsgnet.defaults import HSGNET_LOSSES
 from reid_models.training.joint_batch import JointBatchNorm, joint
 from reid_models.training.module import ReidModule
 from reid_models.training.train import train
@@ -41,7 +42,7 @@ def recipe(runs: str | Path, **changes: Any) -> dict[str, Any]:
     return {
         "runs": str(runs),
         "data": {**data, "dataset_options": {"identities": 32, "size": [32, 32]}, **changes.pop("data", {})},
-        "model": {"options": options, **changes.pop("model", {})},
+        "model": {"network": "hsgnet", "options": options, **changes.pop("model", {})},
         "trainer": {**trainer, **quiet, **changes.pop("trainer", {})},
         **changes,
     }

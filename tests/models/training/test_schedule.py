@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from reid_models.training.schedule import HSGNET_OPTIMIZER, HSGNET_SCHEDULE, make_optimizer, make_schedule
+from reid_models.papers.hsgnet.defaults import HSGNET_OPTIMIZER, HSGNET_SCHEDULE
+from reid_models.training.schedule import make_optimizer, make_schedule
 
 
 class One(nn.Module):

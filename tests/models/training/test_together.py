@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 
 from reid_models.data import IdentitySampler, ImageDataset, make_synthetic
-from reid_models.losses import HSGNET_LOSSES, WeightedLoss
+from reid_models.losses import WeightedLoss
 from reid_models.networks import Network, create_model
+from reid_models.papers.hsgnet.defaults import HSGNET_LOSSES
 
 SIZE = (32, 32)
 

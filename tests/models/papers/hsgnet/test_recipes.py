@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from reid_models.data import Augmentation
-from reid_models.losses import HSGNET_LOSSES, WeightedLoss
+from reid_models.losses import WeightedLoss
 from reid_models.networks import create_model
+from reid_models.papers.hsgnet.defaults import HSGNET_LOSSES
 from reid_models.recipes import load_recipe
 from reid_models.recipes.registry import books
 from reid_ops import HSGM
