@@ -22,10 +22,13 @@ from torch import Tensor, nn
 from reid_models.cli import main
 from reid_models.losses import WeightedLoss
 from reid_models.papers.hsgnet.defaults import HSGNET_LOSSES
+from reid_models.recipes import load_recipe
 from reid_models.training.joint_batch import JointBatchNorm, joint
 from reid_models.training.module import ReidModule
 from reid_models.training.train import train
 from reid_ops import HSGM
+
+HSGNET = load_recipe("market1501_hsgnet").config["model"]
 
 
 def identity_batches(identities: int, images: int) -> dict[str, Any]:
@@ -42,7 +45,7 @@ def recipe(runs: str | Path, **changes: Any) -> dict[str, Any]:
     return {
         "runs": str(runs),
         "data": {**data, "dataset_options": {"identities": 32, "size": [32, 32]}, **changes.pop("data", {})},
-        "model": {"network": "hsgnet", "options": options, **changes.pop("model", {})},
+        "model": {**HSGNET, "options": options, **changes.pop("model", {})},
         "trainer": {**trainer, **quiet, **changes.pop("trainer", {})},
         **changes,
     }

@@ -85,7 +85,7 @@ def test_a_lost_loss_leaves_the_checkpoint_of_before(tmp_path: Path) -> None:
 
 def test_lost_weights_are_neither_saved_nor_validated() -> None:
     """The loss before a step is finite where only its gradient was not."""
-    module = ReidModule(4, (32, 32), options={"backbone": "resnet10t", "stages": [2]})
+    module = ReidModule(4, (32, 32), options={"backbone": "resnet10t"})
     module.on_save_checkpoint({"state_dict": module.state_dict()})
     module.on_validation_epoch_start()
     with torch.no_grad():
