@@ -139,7 +139,7 @@ def test_xqda_is_its_definition(length: int) -> None:
         [(x - z) @ basis @ metric @ basis.T @ (x - z) for z in gallery] for x in query
     ]  # one pair at a time
     found = model.distance(given[0][:4], given[1][:5]).numpy()
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6 * np.abs(expected).max())
 
 
 def test_xqda_ranks_better_than_euclid_where_it_should() -> None:
