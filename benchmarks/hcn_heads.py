@@ -92,14 +92,14 @@ def _by(impl: str) -> Callable[..., Tensor]:
         *,
         identities: Tensor,
     ) -> Tensor:
-        from reid_models.papers.hcn.cross_map import bilinear_kernel
+        from reid_models.papers.hcn.cross_map import average, bilinear_kernel
 
         line = bilinear_kernel().to(r5)
         kernel = torch.outer(line, line)[None, None]
         first, second = _cross_map(2048, 512, impl), _cross_map(1024, 256, impl)
         c1 = functional_call(first, {"lateral.weight": w1, "kernel": kernel}, (r5, r3))
         c2 = functional_call(second, {"lateral.weight": w2, "kernel": kernel}, (r4, r2))
-        heads = ((r5.mean((2, 3)), f5), (c1, f1), (c2, f2))
+        heads = ((average(r5), f5), (c1, f1), (c2, f2))
         return torch.stack([F.cross_entropy(F.linear(pooled, head), identities) for pooled, head in heads])
 
     return function
@@ -120,6 +120,7 @@ BENCHMARK = Benchmark(
     # Means over 3,136 places and products over 2,048 channels, of the largest loss or gradient.
     tolerance={torch.float32: 1e-4, torch.float64: 1e-10, torch.bfloat16: 5e-2, torch.float16: 1e-2},
     sweep_modes=("training step",),
-    readme_cases={"cpu": ("224 N=16",), "cuda": ("224 N=16", "224 N=64")},
-    readme_modes=("training step",),
+    table_cases={"cpu": ("224 N=16",), "cuda": ("224 N=16", "224 N=64")},
+    table_modes=("training step",),
+    headline="training step",
 )

@@ -16,8 +16,8 @@ from reid_models.retrieval.features import extract_features
 from reid_models.runs.models import Trained
 
 SEEDS = (0, 1, 2)
-STEPS = 250
-BATCH = 32
+STEPS = 200
+BATCH = 16
 HEADS = {"resnet": ["r5"], "hcn": ["r5", "c1", "c2"]}
 METRICS = ("euclidean", "xqda")
 MEASURES = ("rank1", "rank5", "mAP")

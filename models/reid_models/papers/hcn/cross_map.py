@@ -94,7 +94,7 @@ class CrossMap(nn.Module):
         lateral = self.lateral.weight.flatten(1)
         if self.smoothing is None:
             windows = top.new_full((1, 1, *bottom.shape[2:]), 1.0 / bottom[0, 0].numel())
-            return self._weighted(top, windows)[0] + F.linear(bottom.mean((2, 3)), lateral)
+            return self._weighted(top, windows)[0] + F.linear(average(bottom), lateral)
         windows = _tap_windows(bottom)
         means = torch.einsum("nbhw,thw->tnb", bottom, windows[:, 0])
         taps = self._weighted(top, windows) + F.linear(
@@ -113,6 +113,16 @@ class CrossMap(nn.Module):
             rows, columns = (_interpolation(length).to(windows) for length in top.shape[2:])
             weights = rows.T @ windows[:, 0] @ columns
         return torch.einsum("nchw,thw->tnc", top, weights)
+
+
+def average(maps: Tensor) -> Tensor:
+    """Averages (N, C) of maps (N, C, H, W).
+
+    As a sum, whose gradient is one value a channel seen H x W times; that of a mean is written out.
+    """
+    wide = torch.promote_types(maps.dtype, torch.float32)  # a sum of halves can overflow
+    averages: Tensor = maps.sum((2, 3), dtype=wide) / (maps.shape[2] * maps.shape[3])
+    return averages.to(maps.dtype)
 
 
 def bilinear_kernel() -> Tensor:

@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ...networks.backbone import STAGES, create_backbone
 from ...networks.network import Network, Output
-from .cross_map import IMPLEMENTATIONS, MERGES, CrossMap
+from .cross_map import IMPLEMENTATIONS, MERGES, CrossMap, average
 
 HEADS = ("r5", "c1", "c2")
 TEST_FEATURES = (*HEADS, "all")
@@ -155,8 +155,7 @@ class HCN(Network):
         two, three, four, five = self.backbone.body(images)[-len(STAGES) :]
         sources = {"c1": (five, three), "c2": (four, two)}
         return {
-            head: five.mean((2, 3)) if head == "r5" else self.cross_maps[head](*sources[head])
-            for head in heads
+            head: average(five) if head == "r5" else self.cross_maps[head](*sources[head]) for head in heads
         }
 
     def _check(
