@@ -10,17 +10,13 @@ STABLE_TORCH_LIBRARY(REID_OPS_LIBRARY, library) {
   library.def(
       "part_correlation(Tensor signal, Tensor parts, Tensor? pairs, int pool, bool with_argmax)"
       " -> (Tensor, Tensor)");
-  // Gradients of the above. `order`: the pairs sorted by signal row (by parts row), None without pairs.
+  // The gradients of signal and parts that the mask wants, empty tensors for the others. Of an operand whose
+  // other gradient is not wanted only the shape counts. The orders: with pairs, these sorted by signal row
+  // (by parts row), each for its gradient.
   library.def(
-      "part_correlation_grad_signal(Tensor grad_output, Tensor? argmax, Tensor parts, Tensor? pairs,"
-      " Tensor? order, int signal_rows, int height, int width, int pool) -> Tensor");
-  library.def(
-      "part_correlation_grad_parts(Tensor grad_output, Tensor? argmax, Tensor signal, Tensor? pairs,"
-      " Tensor? order, int part_rows, int kernel_height, int kernel_width, int pool) -> Tensor");
-  // Both at once: (gradient of signal, gradient of parts), without pairs.
-  library.def(
-      "part_correlation_backward(Tensor grad_output, Tensor? argmax, Tensor signal, Tensor parts, int pool)"
-      " -> (Tensor, Tensor)");
+      "part_correlation_backward(Tensor grad_output, Tensor? argmax, Tensor signal, Tensor parts,"
+      " Tensor? pairs, Tensor? signal_order, Tensor? part_order, int pool, bool[2] mask) -> (Tensor, "
+      "Tensor)");
 
   // (images [N,C,H,W], the seed as an int or as an int64 tensor that the kernel reads, whose second element,
   //  if any, is added to the number of the first image, that number, the rule's integers, the fills'

@@ -30,6 +30,7 @@ _registrations: list[Registration] = []
 _libraries: list[str] = ["reid_ops"] if _extension.is_available() else []
 _active = "reid_ops"
 _eager: dict[tuple[str, str], type[torch.autograd.Function]] = {}
+_functional: dict[tuple[str, str], type[torch.autograd.Function]] = {}
 
 
 def registers(registration: Registration) -> Registration:
@@ -66,6 +67,7 @@ def register_gradient(
     torch.library.register_autograd(f"{library}::{name}", backward, setup_context=save)
     operator = getattr(getattr(torch.ops, library), name).default
     _eager[library, name] = _eager_function(name, operator, backward, save)
+    _functional[library, name] = _functional_function(name, operator, backward, save)
 
 
 def _eager_function(
@@ -87,26 +89,56 @@ def _eager_function(
     return type(f"reid_ops_{name}_", (Eager,), {})
 
 
+def _functional_function(
+    name: str, operator: Any, backward_formula: Callable[..., Any], save: Callable[..., None]
+) -> type[torch.autograd.Function]:
+    """The same for ``torch.func``, whose transforms want forward and saving apart."""
+
+    class Functional(torch.autograd.Function):
+        generate_vmap_rule = True
+
+        @staticmethod
+        def forward(*inputs: Any) -> Any:  # type: ignore[override]
+            return operator(*inputs)
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+            save(ctx, inputs, output)
+
+        @staticmethod
+        def backward(ctx: Any, *grads: Any) -> Any:
+            return backward_formula(ctx, *grads)
+
+    return type(f"reid_ops_{name}_", (Functional,), {})
+
+
 def call(name: str, *arguments: Any) -> Any:
-    """The operator of the library in use, as ``operators().name(*arguments)``, cheaper in eager mode.
+    """The operator of the library in use, as ``operators().name(*arguments)``, cheaper in eager mode."""
+    operators()
+    return call_in(_active, name, *arguments)
+
+
+def call_in(library: str, name: str, *arguments: Any) -> Any:
+    """The operator of ``library``, whose gradient is registered here; formulas of gradients call it, too.
 
     All arguments are given, by position. Tracing, compiling and ``__torch_function__`` see the operator
     itself (inside the autograd.Function an override would compute where autograd does not look).
     Forward-mode differentiation raises NotImplementedError: the operator would drop the tangents.
     """
-    operator = getattr(operators(), name)
+    operator = getattr(getattr(torch.ops, library), name)
     if torch.compiler.is_compiling():
         return operator(*arguments)
     refuse_forward_mode(name, *arguments)
+    if torch._C._are_functorch_transforms_active():
+        return _functional[library, name].apply(*arguments)
     if (
         torch._C._is_tracing()
         or not torch.is_grad_enabled()
-        or torch._C._are_functorch_transforms_active()
         or not torch._C._any_requires_grad(*arguments)
         or has_torch_function(arguments)
     ):
         return operator(*arguments)
-    return _eager[_active, name].apply(*arguments)
+    return _eager[library, name].apply(*arguments)
 
 
 def refuse_forward_mode(name: str, *arguments: Any) -> None:

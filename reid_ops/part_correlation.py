@@ -186,12 +186,11 @@ def _check_pairs(pairs: Tensor, rows: int, part_rows: int, device: torch.device)
 
 @_dispatch.registers
 def _register(library: str) -> None:
-    """Fake kernels (shapes for tracing) and gradients of the three operators in ``library``.
+    """Fake kernels (shapes for tracing) and gradients of the two operators in ``library``.
 
-    The op is one trilinear form T(x, f, g): the forward is dT/dg, grad_signal dT/dx, grad_parts dT/df.
-    So the gradients of each are the other two (csrc/part_correlation/kernels.h).
+    The op is one trilinear form T(x, f, g): the forward is dT/dg, the backward dT/dx and dT/df. So the
+    gradients of each are made of both (csrc/part_correlation/kernels.h).
     """
-    ops = getattr(torch.ops, library)
 
     @torch.library.register_fake(f"{library}::part_correlation")
     def _(
@@ -203,43 +202,38 @@ def _register(library: str) -> None:
         shape = output.shape if with_argmax and pool > 1 else (0,)
         return output, signal.new_empty(shape, dtype=torch.int16)
 
-    @torch.library.register_fake(f"{library}::part_correlation_grad_signal")
-    def _(
-        grad_output: Tensor, argmax: Any, parts: Tensor, pairs: Any, order: Any,
-        signal_rows: int, height: int, width: int, pool: int,
-    ) -> Tensor:  # fmt: skip
-        return parts.new_empty(signal_rows, parts.shape[2], height, width)
-
-    @torch.library.register_fake(f"{library}::part_correlation_grad_parts")
-    def _(
-        grad_output: Tensor, argmax: Any, signal: Tensor, pairs: Any, order: Any,
-        part_rows: int, kernel_height: int, kernel_width: int, pool: int,
-    ) -> Tensor:  # fmt: skip
-        channels = signal.shape[1]
-        return signal.new_empty(
-            part_rows, grad_output.shape[1] // channels, channels, kernel_height, kernel_width
-        )
-
     @torch.library.register_fake(f"{library}::part_correlation_backward")
     def _(
-        grad_output: Tensor, argmax: Any, signal: Tensor, parts: Tensor, pool: int
-    ) -> tuple[Tensor, Tensor]:
-        return signal.new_empty(signal.shape), parts.new_empty(parts.shape)
+        grad_output: Tensor, argmax: Any, signal: Tensor, parts: Tensor, pairs: Any, signal_order: Any,
+        part_order: Any, pool: int, mask: list[bool],
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        of_signal, of_parts = mask
+        to_signal = signal.new_empty(signal.shape if of_signal else (0,))
+        return to_signal, parts.new_empty(parts.shape if of_parts else (0,))
 
-    def grad_signal(
-        grad: Tensor, argmax: Tensor | None, parts: Tensor, pairs: Tensor | None, shape: Any, pool: int
-    ) -> Tensor:
-        order = _pairs_by_row(pairs, 0)
-        rows, _, height, width = shape
-        return ops.part_correlation_grad_signal(grad, argmax, parts, pairs, order, rows, height, width, pool)
-
-    def grad_parts(
-        grad: Tensor, argmax: Tensor | None, signal: Tensor, pairs: Tensor | None, shape: Any, pool: int
-    ) -> Tensor:
-        order = _pairs_by_row(pairs, 1)
-        return ops.part_correlation_grad_parts(
-            grad, argmax, signal, pairs, order, shape[0], shape[3], shape[4], pool
+    def gradients(
+        grad: Tensor, argmax: Tensor | None, signal: Tensor, parts: Tensor, pairs: Tensor | None, pool: int,
+        of_signal: bool, of_parts: bool,
+    ) -> tuple[Tensor | None, Tensor | None]:  # fmt: skip
+        if not (of_signal or of_parts):
+            return None, None
+        orders = [
+            _pairs_by_row(pairs, side) if wanted else None
+            for side, wanted in enumerate((of_signal, of_parts))
+        ]
+        to_signal, to_parts = _dispatch.call_in(
+            library,
+            "part_correlation_backward",
+            grad,
+            argmax,
+            signal,
+            parts,
+            pairs,
+            *orders,
+            pool,
+            [of_signal, of_parts],
         )
+        return to_signal if of_signal else None, to_parts if of_parts else None
 
     def save_forward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
         signal, parts, pairs, pool, _ = inputs
@@ -257,76 +251,47 @@ def _register(library: str) -> None:
         if grad is None:
             return None, None, None, None, None
         signal, parts, pairs, argmax = ctx.saved_tensors
-        if pairs is None and all(ctx.needs_input_grad[:2]):
-            both = ops.part_correlation_backward(grad, argmax, signal, parts, ctx.pool)
-            return *both, None, None, None
-        to_signal = to_parts = None
-        if ctx.needs_input_grad[0]:
-            to_signal = grad_signal(grad, argmax, parts, pairs, ctx.signal_shape, ctx.pool)
-        if ctx.needs_input_grad[1]:
-            to_parts = grad_parts(grad, argmax, signal, pairs, ctx.parts_shape, ctx.pool)
-        return to_signal, to_parts, None, None, None
-
-    def save_gradient(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        grad, argmax, operand, pairs = inputs[:4]
-        ctx.save_for_backward(grad, argmax, operand, pairs)
-        ctx.pool = inputs[-1]
-        ctx.set_materialize_grads(False)
-
-    def backward_grad_signal(ctx: Any, upstream: Tensor | None) -> tuple[Tensor | None, ...]:
-        grad, argmax, parts, pairs = ctx.saved_tensors
-        to_grad = to_parts = None
-        if upstream is not None and ctx.needs_input_grad[0]:
-            full, _ = ops.part_correlation(upstream, parts, pairs, 1, False)
-            to_grad = _pick(full, argmax, grad, ctx.pool)
-        if upstream is not None and ctx.needs_input_grad[2]:
-            to_parts = grad_parts(grad, argmax, upstream, pairs, parts.shape, ctx.pool)
-        return to_grad, None, to_parts, *(None,) * 6
-
-    def backward_grad_parts(ctx: Any, upstream: Tensor | None) -> tuple[Tensor | None, ...]:
-        grad, argmax, signal, pairs = ctx.saved_tensors
-        to_grad = to_signal = None
-        if upstream is not None and ctx.needs_input_grad[0]:
-            full, _ = ops.part_correlation(signal, upstream, pairs, 1, False)
-            to_grad = _pick(full, argmax, grad, ctx.pool)
-        if upstream is not None and ctx.needs_input_grad[2]:
-            to_signal = grad_signal(grad, argmax, upstream, pairs, signal.shape, ctx.pool)
-        return to_grad, None, to_signal, *(None,) * 6
+        # An operand that was not kept counts for its shape alone.
+        signal = grad.new_empty(()).expand(ctx.signal_shape) if signal is None else signal
+        parts = grad.new_empty(()).expand(ctx.parts_shape) if parts is None else parts
+        found = gradients(grad, argmax, signal, parts, pairs, ctx.pool, *ctx.needs_input_grad[:2])
+        return *found, None, None, None
 
     def save_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        ctx.save_for_backward(*inputs[:4])
-        ctx.pool = inputs[4]
+        ctx.save_for_backward(*inputs[:5])
+        ctx.pool, ctx.mask = inputs[7:]
         ctx.set_materialize_grads(False)
 
     def backward_backward(
         ctx: Any, by_signal: Tensor | None, by_parts: Tensor | None
     ) -> tuple[Tensor | None, ...]:
-        """The sum of the two formulas above; T is linear in each argument."""
-        grad, argmax, signal, parts = ctx.saved_tensors
-        needs_grad, _, needs_signal, needs_parts, _ = ctx.needs_input_grad
-        to_grad = to_signal = to_parts = None
-        if by_signal is not None:
-            if needs_grad:
-                to_grad = ops.part_correlation(by_signal, parts, None, 1, False)[0]
-            if needs_parts:
-                to_parts = grad_parts(grad, argmax, by_signal, None, parts.shape, ctx.pool)
-        if by_parts is not None:
-            if needs_grad:
-                full = ops.part_correlation(signal, by_parts, None, 1, False)[0]
-                to_grad = full if to_grad is None else to_grad + full
-            if needs_signal:
-                to_signal = grad_signal(grad, argmax, by_parts, None, signal.shape, ctx.pool)
-        if to_grad is not None:
-            to_grad = _pick(to_grad, argmax, grad, ctx.pool)
-        return to_grad, None, to_signal, to_parts, None
+        """T is linear in each argument: upstream gradients take the place of the signal and of the parts."""
+        grad, argmax, signal, parts, pairs = ctx.saved_tensors
+        needs_grad, _, needs_signal, needs_parts, *_ = ctx.needs_input_grad
+        by_signal = by_signal if ctx.mask[0] else None
+        by_parts = by_parts if ctx.mask[1] else None
+        to_grad = None
+        if needs_grad:
+            terms = [(by_signal, parts)] if by_signal is not None else []
+            terms += [(signal, by_parts)] if by_parts is not None else []
+            maps = [
+                _dispatch.call_in(library, "part_correlation", *term, pairs, 1, False)[0] for term in terms
+            ]
+            to_grad = _pick(sum(maps[1:], maps[0]), argmax, grad, ctx.pool) if maps else None
+        to_signal, to_parts = gradients(
+            grad,
+            argmax,
+            signal if by_signal is None else by_signal,
+            parts if by_parts is None else by_parts,
+            pairs,
+            ctx.pool,
+            needs_signal and by_parts is not None,
+            needs_parts and by_signal is not None,
+        )
+        return to_grad, None, to_signal, to_parts, *(None,) * 5
 
-    for name, backward, save in (
-        ("part_correlation", backward_forward, save_forward),
-        ("part_correlation_backward", backward_backward, save_backward),
-        ("part_correlation_grad_signal", backward_grad_signal, save_gradient),
-        ("part_correlation_grad_parts", backward_grad_parts, save_gradient),
-    ):
-        _dispatch.register_gradient(library, name, backward, save)
+    _dispatch.register_gradient(library, "part_correlation", backward_forward, save_forward)
+    _dispatch.register_gradient(library, "part_correlation_backward", backward_backward, save_backward)
 
 
 def _pairs_by_row(pairs: Tensor | None, column: int) -> Tensor | None:

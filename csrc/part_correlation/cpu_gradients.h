@@ -1,5 +1,5 @@
 // part_correlation on the CPU: the two gradients, apart or in one go.
-// Part of cpu_kernels.h, compiled once per instruction set.
+// Part of cpu_kernels.h, compiled once per instruction set; no include guard.
 
 // Adds one part's share to grad_signal, rows first .. first + rows - 1 of the map.
 //   grad:   [width][grad_rows], from map row grad_first on     filter: [kw][kh]     sum: [width][rows]

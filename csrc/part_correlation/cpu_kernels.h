@@ -1,240 +1,58 @@
-// part_correlation on the CPU: from planes to scratch, the tiles over it, and back.
+// part_correlation on the CPU: every call of kernels.h with its types filled in.
 // Compiled once per instruction set (see cpu.cpp); no include guard.
 
 namespace reid_ops::part_correlation::REID_OPS_ISA {
 
+// clang-format off: each needs those before it
 #include "common/cpu_vector.h"
 #include "part_correlation/cpu_tiles.h"
+#include "part_correlation/cpu_planes.h"
+#include "part_correlation/cpu_cut.h"
+#include "part_correlation/cpu_pointwise.h"
+#include "part_correlation/cpu_forward.h"
+#include "part_correlation/cpu_gradients.h"
+// clang-format on
 
-// The planes of one vector: channel planes first .. first + used - 1 of all rows * channels, or,
-// when rows take part in different pairs (`row_groups`), of one row only.
-struct Group {
-  std::int64_t first;
-  int used;
-
-  static std::int64_t count(std::int64_t rows, std::int64_t channels, bool row_groups, int lanes) {
-    if (row_groups) return rows * ((channels + lanes - 1) / lanes);
-    return (rows * channels + lanes - 1) / lanes;
-  }
-  static Group at(std::int64_t index, std::int64_t rows, std::int64_t channels, bool row_groups, int lanes) {
-    std::int64_t first = index * lanes, end = rows * channels;
-    if (row_groups) {
-      const std::int64_t blocks = (channels + lanes - 1) / lanes, row = index / blocks;
-      first = row * channels + index % blocks * lanes;
-      end = (row + 1) * channels;
-    }
-    return {first, static_cast<int>(std::min<std::int64_t>(lanes, end - first))};
-  }
-};
-
-template <typename S>
-const S* limit_of(const S* data, std::initializer_list<std::int64_t> sizes, const std::int64_t* strides) {
-  const S* last = data;
-  for (const std::int64_t size : sizes) last += (size - 1) * *strides++;
-  return last + 1;
+// From the run-time type to the templates: float16 and bfloat16 compute in float.
+inline std::int64_t items_of(const Forward& call, std::int64_t threads) {
+  const bool wide = call.problem.type == DataType::kFloat64;
+  const Cut cut = wide ? cut_forward<double>(call, threads) : cut_forward<float>(call, threads);
+  return cut.groups * cut.bands.count;
+}
+inline std::int64_t items_of(const GradSignal& call, std::int64_t threads) {
+  const bool wide = call.problem.type == DataType::kFloat64;
+  const Cut cut = wide ? cut_grad_signal<double>(call, threads) : cut_grad_signal<float>(call, threads);
+  return cut.groups * cut.bands.count;
+}
+inline int lanes_of(const Problem& problem) {
+  return problem.type == DataType::kFloat64 ? kLanes<double> : kLanes<float>;
+}
+inline std::int64_t items_of(const GradParts& call, std::int64_t) {
+  const Problem& problem = call.problem;
+  return Group::count(problem.part_rows, problem.channels, call.order != nullptr, lanes_of(problem));
+}
+inline std::int64_t items_of(const Backward& call, std::int64_t) {
+  const Problem& problem = call.problem;
+  return Group::count(problem.pairs, problem.channels, false, lanes_of(problem));
 }
 
-// One call's geometry and typed pointers. S: what tensors hold; T: what is computed in.
-template <typename S, typename T>
-struct Worker {
-  const Problem& problem;
-  const std::int64_t height = problem.height, width = problem.width, channels = problem.channels;
-  const std::int64_t kernel_height = problem.kernel_height, kernel_width = problem.kernel_width;
-  const std::int64_t top = problem.top(), left = problem.left(), pool = problem.pool;
-  const std::int64_t pooled_height = problem.pooled_height(), pooled_width = problem.pooled_width();
-  static constexpr int lanes = kLanes<T>;
-  // Larger than what a core has of the third-level cache.
-  const bool streams =
-      (problem.signal_rows * height * width + problem.pairs * problem.parts * pooled_height * pooled_width) *
-          channels * static_cast<std::int64_t>(sizeof(S)) >=
-      (std::int64_t{16} << 20);
-
-  // `row` of plane q is what pair_row(q / channels) says; `index` places it in the tensor.
-  template <typename U, typename Place>
-  Planes<U, T> planes(const Group& group, std::int64_t row_stride, std::int64_t column_stride, const U* limit,
-                      const Place& place) const {
-    Planes<U, T> result;
-    result.row_stride = row_stride;
-    result.column_stride = column_stride;
-    result.limit = limit;
-    place_planes(result, group, place);
-    return result;
+#define REID_OPS_RUN_BY_TYPE(Call, function)                                                    \
+  inline void run(const Call& call, std::int64_t items, std::int64_t begin, std::int64_t end) { \
+    switch (call.problem.type) {                                                                \
+      case DataType::kFloat32:                                                                  \
+        return function<float, float>(call, items, begin, end);                                 \
+      case DataType::kFloat64:                                                                  \
+        return function<double, double>(call, items, begin, end);                               \
+      case DataType::kFloat16:                                                                  \
+        return function<Float16, float>(call, items, begin, end);                               \
+      case DataType::kBFloat16:                                                                 \
+        return function<BFloat16, float>(call, items, begin, end);                              \
+    }                                                                                           \
   }
-
-  // body(lane, row, channel) for the group's planes: one division, then counting.
-  template <typename Body>
-  void for_each_plane(const Group& group, const Body& body) const {
-    std::int64_t row = group.first / channels, channel = group.first % channels;
-    for (int lane = 0; lane < group.used; ++lane) {
-      body(lane, row, channel);
-      if (++channel == channels) channel = 0, ++row;
-    }
-  }
-
-  // place(row, channel) for the group's planes: evenly spaced if they belong to one row.
-  template <typename Result, typename Place>
-  void place_planes(Result& result, const Group& group, const Place& place) const {
-    const std::int64_t row = group.first / channels, channel = group.first % channels;
-    if (group.used == lanes && channel + lanes <= channels) {
-      auto* const first = place(row, channel);
-      return result.spread(first, place(row, channel + 1) - first, streams);
-    }
-    result.used = group.used;
-    for_each_plane(group, [&](int lane, std::int64_t plane_row, std::int64_t plane_channel) {
-      result.plane[lane] = place(plane_row, plane_channel);
-    });
-    result.finish();
-  }
-
-  template <typename RowOf>
-  Planes<const S, T> signal_planes(const S* signal, const Group& group, const RowOf& row_of) const {
-    const std::int64_t* stride = problem.signal_stride;
-    const S* limit = limit_of(signal, {problem.signal_rows, channels, height, width}, stride);
-    return planes<const S>(group, stride[2], stride[3], limit, [&](std::int64_t row, std::int64_t channel) {
-      return signal + row_of(row) * stride[0] + channel * stride[1];
-    });
-  }
-
-  template <typename RowOf>
-  Planes<const S, T> parts_planes(const S* parts, const Group& group, std::int64_t part,
-                                  const RowOf& row_of) const {
-    const std::int64_t* stride = problem.parts_stride;
-    const S* limit =
-        limit_of(parts, {problem.part_rows, problem.parts, channels, kernel_height, kernel_width}, stride);
-    return planes<const S>(group, stride[3], stride[4], limit, [&](std::int64_t row, std::int64_t channel) {
-      return parts + row_of(row) * stride[0] + part * stride[1] + channel * stride[2];
-    });
-  }
-
-  // Planes of the [B, P, C, pooled_height, pooled_width] side.
-  template <typename U, typename RowOf>
-  auto map_planes(U* maps, const Group& group, std::int64_t part, const RowOf& row_of) const {
-    const std::int64_t size = pooled_height * pooled_width;
-    const U* limit = maps + problem.pairs * problem.parts * channels * size;
-    using Value = std::conditional_t<std::is_same_v<std::remove_const_t<U>, std::int16_t>,
-                                     std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>, T>;
-    Planes<U, Value> result;
-    result.row_stride = pooled_width;
-    result.column_stride = 1;
-    result.limit = limit;
-    place_planes(result, group, [&](std::int64_t row, std::int64_t channel) {
-      return maps + ((row_of(row) * problem.parts + part) * channels + channel) * size;
-    });
-    return result;
-  }
-
-  // Rows first .. first + rows - 1 of the signal into scratch [width][rows]; rows outside the map are 0.
-  void pack_rows(const Planes<const S, T>& source, std::int64_t first, std::int64_t rows, T* scratch) const {
-    const std::int64_t begin = std::clamp<std::int64_t>(-first, 0, rows);
-    const std::int64_t end = std::clamp<std::int64_t>(height - first, begin, rows);
-    zero_rows(scratch, rows, 0, begin);
-    zero_rows(scratch, rows, end, rows);
-    if (end > begin) pack(source, {first + begin, end - begin, width, rows, 1}, scratch + begin * lanes);
-  }
-
-  void zero_rows(T* scratch, std::int64_t rows, std::int64_t begin, std::int64_t end) const {
-    if (begin >= end) return;
-    for (std::int64_t j = 0; j < width; ++j) {
-      std::memset(scratch + (j * rows + begin) * lanes, 0, (end - begin) * lanes * sizeof(T));
-    }
-  }
-
-  // One part's filters into scratch: [kw][kh] vectors, `step` vectors apart.
-  void pack_filter(const Planes<const S, T>& source, std::int64_t step, T* scratch) const {
-    pack(source, {0, kernel_height, kernel_width, kernel_height * step, step}, scratch);
-  }
-
-  // Upstream gradient rows first .. first + rows - 1 of one part into scratch [width][rows], undoing
-  // the pool: a pooled gradient goes back to the position its maximum came from.
-  template <typename RowOf>
-  void pack_gradient(const S* grad, const std::int16_t* argmax, const Group& group, std::int64_t part,
-                     const RowOf& row_of, std::int64_t first, std::int64_t rows, T* scratch,
-                     T* pooled_scratch) const {
-    const auto source = map_planes(grad, group, part, row_of);
-    if (pool == 1) return pack_rows(source, first, rows, scratch);
-    using Index = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
-    const std::int64_t begin = std::max<std::int64_t>(first, 0), end = std::min(first + rows, height);
-    zero_rows(scratch, rows, 0, std::clamp<std::int64_t>(begin - first, 0, rows));
-    zero_rows(scratch, rows, std::clamp<std::int64_t>(end - first, 0, rows), rows);
-    if (begin >= end) return;
-    const std::int64_t pooled_begin = begin / pool, pooled_rows = (end - 1) / pool + 1 - pooled_begin;
-    Index* index_scratch = reinterpret_cast<Index*>(pooled_scratch + pooled_rows * pooled_width * lanes);
-    pack(source, {pooled_begin, pooled_rows, pooled_width, 1, pooled_width}, pooled_scratch);
-    pack(map_planes(argmax, group, part, row_of), {pooled_begin, pooled_rows, pooled_width, 1, pooled_width},
-         index_scratch);
-    for (std::int64_t i = begin; i < end; ++i) {
-      const std::int64_t pooled_row = (i / pool - pooled_begin) * pooled_width;
-      for (std::int64_t j = 0; j < width; ++j) {
-        const std::int64_t position = (pooled_row + j / pool) * lanes;
-        const Index here = static_cast<Index>(i % pool * pool + j % pool);
-        const Vector<Index> chosen = load_aligned(index_scratch + position) == here;
-        const Vector<T> value = load_aligned(pooled_scratch + position);
-        store_aligned(scratch + (j * rows + i - first) * lanes, chosen ? value : Vector<T>{});
-      }
-    }
-  }
-
-  std::size_t gradient_scratch_bytes(std::int64_t rows) const {
-    if (pool == 1) return 0;
-    return 2 * CpuScratch::bytes_of<T>((rows / pool + 2) * pooled_width * lanes);
-  }
-};
-
-// Parts are computed kMaxTileParts at a time at most; five or more in threes, which leave room for
-// taller tiles.
-REID_OPS_INLINE std::int64_t parts_together(std::int64_t parts) { return parts <= kMaxTileParts ? parts : 3; }
-
-// ceil-mode max of every pool x pool window of maps [width][rows] -> [pooled_width][pooled_rows],
-// and where it was. The first of equal values wins; NaN wins over everything, as in max_pool2d.
-template <typename T, typename Index>
-void max_pool(std::int64_t rows, std::int64_t width, std::int64_t pool, const T* maps, T* pooled,
-              Index* argmax) {
-  constexpr int lanes = kLanes<T>;
-  const std::int64_t pooled_rows = (rows + pool - 1) / pool, pooled_width = (width + pool - 1) / pool;
-  for (std::int64_t column = 0; column < pooled_width; ++column) {
-    for (std::int64_t row = 0; row < pooled_rows; ++row) {
-      const std::int64_t i_end = std::min(pool, rows - row * pool),
-                         j_end = std::min(pool, width - column * pool);
-      const T* window = maps + (column * pool * rows + row * pool) * lanes;
-      Vector<T> best = load_aligned(window);
-      Vector<Index> where = {};
-      for (std::int64_t i = 0; i < i_end; ++i) {
-        for (std::int64_t j = 0; j < j_end; ++j) {
-          const Vector<T> value = load_aligned(window + (j * rows + i) * lanes);
-          const auto better = (value > best) | (value != value);
-          best = better ? value : best;
-          where = better ? Vector<Index>{} + static_cast<Index>(i * pool + j) : where;
-        }
-      }
-      store_aligned(pooled + (column * pooled_rows + row) * lanes, best);
-      if (argmax != nullptr) store_aligned(argmax + (column * pooled_rows + row) * lanes, where);
-    }
-  }
-}
-
-// How an op's map rows are cut into bands: a band and its neighbourhood fit the second-level cache,
-// and few planes still make work for every thread.
-struct Bands {
-  std::int64_t rows, count;
-
-  static Bands of(std::int64_t height, std::int64_t bytes_per_row, std::int64_t groups, std::int64_t threads,
-                  std::int64_t multiple) {
-    constexpr std::int64_t kCacheBytes = 512 * 1024;  // half a 1 MiB second-level cache
-    std::int64_t rows = std::max<std::int64_t>(8, kCacheBytes / std::max<std::int64_t>(1, bytes_per_row));
-    if (groups < 4 * threads) {
-      const std::int64_t wanted = (4 * threads + groups - 1) / std::max<std::int64_t>(1, groups);
-      if (threads > 1) rows = std::min(rows, std::max<std::int64_t>(8, (height + wanted - 1) / wanted));
-    }
-    return with_count(height, (height + rows - 1) / rows, multiple);
-  }
-
-  // `count` bands of equal rows, a multiple of `multiple`; the last may come out short or empty.
-  static Bands with_count(std::int64_t height, std::int64_t count, std::int64_t multiple) {
-    const std::int64_t rows = ((height + count - 1) / count + multiple - 1) / multiple * multiple;
-    return {rows, count};
-  }
-};
-
-#include "part_correlation/cpu_calls.h"
+REID_OPS_RUN_BY_TYPE(Forward, run_forward)
+REID_OPS_RUN_BY_TYPE(GradSignal, run_grad_signal)
+REID_OPS_RUN_BY_TYPE(GradParts, run_grad_parts)
+REID_OPS_RUN_BY_TYPE(Backward, run_backward)
+#undef REID_OPS_RUN_BY_TYPE
 
 }  // namespace reid_ops::part_correlation::REID_OPS_ISA

@@ -1,5 +1,5 @@
 // part_correlation on the CPU for 1x1 filters: a plane times a number, and its two gradients.
-// Part of cpu_kernels.h, compiled once per instruction set.
+// Part of cpu_kernels.h, compiled once per instruction set; no include guard.
 //
 // One multiply-add per element moved: transposing planes into lanes would cost more than the work, so
 // planes are walked as they lie in memory. Only without a pool, and for planes without gaps.

@@ -1,4 +1,5 @@
-// part_correlation on the CPU, innermost loops. Compiled once per instruction set (see cpu.cpp).
+// part_correlation on the CPU: the innermost loops.
+// Part of cpu_kernels.h, compiled once per instruction set; no include guard.
 //
 // All operands lie in scratch memory, lane-major and column by column: the vectors of neighbouring
 // rows are neighbours in memory. A tile is a run of rows of one column, times a few parts, held in

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -24,23 +25,42 @@ def test_opcheck(backend: Backend, pool: int, with_pairs: bool) -> None:
     ops = getattr(torch.ops, backend.library)
     signal, parts = random_inputs((2, 3, 5, 4, 2, 3, 3), torch.float32, backend.device)
     pairs = torch.tensor([[0, 1], [1, 1], [0, 0]], device=backend.device) if with_pairs else None
-    order = None if pairs is None else torch.argsort(pairs[:, 0], stable=True)
+    orders = [None if pairs is None else torch.argsort(pairs[:, side], stable=True) for side in (0, 1)]
     signal.requires_grad_(), parts.requires_grad_()
     torch.library.opcheck(ops.part_correlation.default, (signal, parts, pairs, pool, True))
     output, argmax = ops.part_correlation(signal, parts, pairs, pool, True)
     grad = torch.randn_like(output).requires_grad_()
     saved = argmax if pool > 1 else None
-    torch.library.opcheck(
-        ops.part_correlation_grad_signal.default, (grad, saved, parts, pairs, order, 2, 5, 4, pool)
-    )
-    if pairs is None:
+    for mask in ([True, True], [True, False], [False, True]):
         torch.library.opcheck(
-            ops.part_correlation_backward.default, (grad, saved, signal, parts, pool), rtol=1e-4, atol=1e-5
+            ops.part_correlation_backward.default,
+            (grad, saved, signal, parts, pairs, *orders, pool, mask),
+            rtol=1e-4,
+            atol=1e-5,
         )
-    order = None if pairs is None else torch.argsort(pairs[:, 1], stable=True)
-    torch.library.opcheck(
-        ops.part_correlation_grad_parts.default, (grad, saved, signal, pairs, order, 2, 3, 3, pool)
-    )
+
+
+@pytest.mark.parametrize("pool", [1, 2])
+@pytest.mark.parametrize("with_pairs", [False, True])
+def test_each_gradient_alone_is_that_of_both(backend: Backend, pool: int, with_pairs: bool) -> None:
+    """Bit for bit; of the operand whose other gradient is not wanted only the shape counts."""
+    ops = getattr(torch.ops, backend.library)
+    signal, parts = random_inputs((2, 3, 5, 4, 2, 3, 3), torch.float32, backend.device)
+    pairs = torch.tensor([[0, 1], [1, 1], [0, 0]], device=backend.device) if with_pairs else None
+    orders = [None if pairs is None else torch.argsort(pairs[:, side], stable=True) for side in (0, 1)]
+    output, argmax = ops.part_correlation(signal, parts, pairs, pool, True)
+    saved = argmax if pool > 1 else None
+
+    def backward(signal: Tensor, parts: Tensor, *mask: bool) -> tuple[Tensor, Tensor]:
+        return ops.part_correlation_backward(output, saved, signal, parts, pairs, *orders, pool, list(mask))
+
+    to_signal, to_parts = backward(signal, parts, True, True)
+    nothing = signal.new_empty(())
+    alone, empty = backward(nothing.expand(signal.shape), parts, True, False)
+    assert torch.equal(alone, to_signal) and empty.numel() == 0
+    empty, alone = backward(signal, nothing.expand(parts.shape), False, True)
+    assert torch.equal(alone, to_parts) and empty.numel() == 0
+    assert all(t.numel() == 0 for t in backward(signal, parts, False, False))
 
 
 def test_compile_and_export(backend: Backend) -> None:
@@ -150,16 +170,32 @@ def test_bad_module_arguments() -> None:
         reid_ops.CSNSimilarity(0)
 
 
+def raw_backward(
+    ops: Any, grad: Tensor, *, channels: int = 3, part_channels: int | None = None, pool: int = 1,
+    pairs: Any = None, orders: Any = (None, None), mask: Any = (True, True),
+) -> Any:  # fmt: skip
+    signal = torch.zeros(2, channels, 5, 4)
+    parts = torch.zeros(2, 2, channels if part_channels is None else part_channels, 3, 3)
+    index = [None if values is None else torch.tensor(values) for values in (pairs, *orders)]
+    return ops.part_correlation_backward(grad, None, signal, parts, *index, pool, list(mask))
+
+
 OPERATOR_ERRORS = {
     "parts": (lambda ops: ops.part_correlation(torch.zeros(2, 3, 5, 4), torch.zeros(2, 3), None, 1, False), "parts must have shape"),
     "rows": (lambda ops: ops.part_correlation(torch.zeros(2, 3, 5, 4), torch.zeros(1, 2, 3, 3, 3), None, 1, False), "as many rows"),
     "dtype": (lambda ops: ops.part_correlation(torch.zeros(2, 3, 5, 4).int(), torch.zeros(2, 2, 3, 3, 3).int(), None, 1, False), "must be float32"),
     "pool": (lambda ops: ops.part_correlation(torch.zeros(2, 3, 5, 4), torch.zeros(2, 2, 3, 3, 3), None, 0, False), "pool must be in"),
-    "grad_output": (lambda ops: ops.part_correlation_grad_signal(torch.zeros(2, 6, 5, 5), None, torch.zeros(2, 2, 3, 3, 3), None, None, 2, 5, 4, 1), "grad_output must have shape"),
-    "argmax": (lambda ops: ops.part_correlation_grad_signal(torch.zeros(2, 6, 3, 2), None, torch.zeros(2, 2, 3, 3, 3), None, None, 2, 5, 4, 2), "argmax must be"),
-    "stray order": (lambda ops: ops.part_correlation_grad_signal(torch.zeros(1, 6, 5, 4), None, torch.zeros(2, 2, 3, 3, 3), torch.zeros(1, 2).long(), torch.tensor([10**10]), 2, 5, 4, 1), "order.0. must be in"),
-    "unsorted order": (lambda ops: ops.part_correlation_grad_signal(torch.zeros(2, 6, 5, 4), None, torch.zeros(2, 2, 3, 3, 3), torch.tensor([[0, 0], [1, 0]]), torch.tensor([1, 0]), 2, 5, 4, 1), "order must sort"),
-    "order": (lambda ops: ops.part_correlation_grad_parts(torch.zeros(1, 6, 5, 4), None, torch.zeros(2, 3, 5, 4), torch.zeros(1, 2).long(), None, 2, 3, 3, 1), "order comes with pairs"),
+    "grad_output": (lambda ops: raw_backward(ops, torch.zeros(2, 6, 5, 5)), "grad_output must have shape"),
+    "grad_output's type": (lambda ops: raw_backward(ops, torch.zeros(2, 6, 5, 4).double()), "dtype of signal"),
+    "argmax": (lambda ops: raw_backward(ops, torch.zeros(2, 6, 3, 2), pool=2), "argmax must be"),
+    "no channels": (lambda ops: raw_backward(ops, torch.zeros(2, 0, 5, 4), channels=0), "at least one channel"),
+    "channels": (lambda ops: raw_backward(ops, torch.zeros(2, 6, 5, 4), part_channels=4), "parts have 4"),
+    "mask": (lambda ops: raw_backward(ops, torch.zeros(2, 6, 5, 4), mask=[True] * 3), "mask must have two"),
+    "stray order": (lambda ops: raw_backward(ops, torch.zeros(1, 6, 5, 4), pairs=[[0, 0]], orders=[[10**10]] * 2), r"signal_order\[0\] must be in"),
+    "unsorted order": (lambda ops: raw_backward(ops, torch.zeros(2, 6, 5, 4), pairs=[[0, 0], [1, 0]], orders=[[1, 0]] * 2), "signal_order must sort"),
+    "order": (lambda ops: raw_backward(ops, torch.zeros(1, 6, 5, 4), pairs=[[0, 0]]), "signal_order comes with pairs"),
+    "no pairs": (lambda ops: raw_backward(ops, torch.zeros(2, 6, 5, 4), orders=[[0, 1]] * 2), "signal_order comes with pairs"),
+    "length of order": (lambda ops: raw_backward(ops, torch.zeros(1, 6, 5, 4), pairs=[[0, 0]], orders=[[0], [0, 0]]), "part_order must have one"),
 }  # fmt: skip
 
 

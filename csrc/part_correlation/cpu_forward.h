@@ -1,36 +1,33 @@
-// part_correlation on the CPU: the three calls, one work item at a time.
-// Part of cpu_kernels.h, compiled once per instruction set.
+// part_correlation on the CPU: the forward pass, one work item at a time.
+// Part of cpu_kernels.h, compiled once per instruction set; no include guard.
 
-#include "part_correlation/cpu_pointwise.h"
-
-// Which pairs does row `row` take part in? Without an index only pair `row`; with one, a run of
-// `order`, found by bisection (`column` 0: signal rows, 1: part rows).
-struct PairRun {
-  std::int64_t begin, end;
-};
-
-inline PairRun pairs_of_row(const Problem& problem, const std::int64_t* order, int column, std::int64_t row) {
-  const auto row_of = [&](std::int64_t pair) { return problem.pair_index[2 * pair + column]; };
-  const std::int64_t* begin = std::lower_bound(
-      order, order + problem.pairs, row, [&](std::int64_t pair, std::int64_t r) { return row_of(pair) < r; });
-  const std::int64_t* end = std::upper_bound(
-      begin, order + problem.pairs, row, [&](std::int64_t r, std::int64_t pair) { return r < row_of(pair); });
-  return {begin - order, end - order};
+// ceil-mode max of every pool x pool window of maps [width][rows] -> [pooled_width][pooled_rows],
+// and where it was. The first of equal values wins; NaN wins over everything, as in max_pool2d.
+template <typename T, typename Index>
+void max_pool(std::int64_t rows, std::int64_t width, std::int64_t pool, const T* maps, T* pooled,
+              Index* argmax) {
+  constexpr int lanes = kLanes<T>;
+  const std::int64_t pooled_rows = (rows + pool - 1) / pool, pooled_width = (width + pool - 1) / pool;
+  for (std::int64_t column = 0; column < pooled_width; ++column) {
+    for (std::int64_t row = 0; row < pooled_rows; ++row) {
+      const std::int64_t i_end = std::min(pool, rows - row * pool),
+                         j_end = std::min(pool, width - column * pool);
+      const T* window = maps + (column * pool * rows + row * pool) * lanes;
+      Vector<T> best = load_aligned(window);
+      Vector<Index> where = {};
+      for (std::int64_t i = 0; i < i_end; ++i) {
+        for (std::int64_t j = 0; j < j_end; ++j) {
+          const Vector<T> value = load_aligned(window + (j * rows + i) * lanes);
+          const auto better = (value > best) | (value != value);
+          best = better ? value : best;
+          where = better ? Vector<Index>{} + static_cast<Index>(i * pool + j) : where;
+        }
+      }
+      store_aligned(pooled + (column * pooled_rows + row) * lanes, best);
+      if (argmax != nullptr) store_aligned(argmax + (column * pooled_rows + row) * lanes, where);
+    }
+  }
 }
-
-// body(pair) for every pair of `row`, in a fixed order.
-template <typename Body>
-void for_each_pair(const Problem& problem, const std::int64_t* order, int column, std::int64_t row,
-                   const Body& body) {
-  if (order == nullptr) return body(row);
-  const PairRun run = pairs_of_row(problem, order, column, row);
-  for (std::int64_t k = run.begin; k < run.end; ++k) body(order[k]);
-}
-
-struct Cut {
-  std::int64_t groups;
-  Bands bands;
-};
 
 // Bands of the forward: scratch per row is the signal's and the widest run of parts' maps.
 template <typename T>
@@ -130,47 +127,3 @@ void run_forward(const Forward& call, std::int64_t items, std::int64_t begin, st
     }
   }
 }
-
-#include "part_correlation/cpu_gradients.h"
-
-// From the run-time type to the templates: float16 and bfloat16 compute in float.
-inline std::int64_t items_of(const Forward& call, std::int64_t threads) {
-  const bool wide = call.problem.type == DataType::kFloat64;
-  const Cut cut = wide ? cut_forward<double>(call, threads) : cut_forward<float>(call, threads);
-  return cut.groups * cut.bands.count;
-}
-inline std::int64_t items_of(const GradSignal& call, std::int64_t threads) {
-  const bool wide = call.problem.type == DataType::kFloat64;
-  const Cut cut = wide ? cut_grad_signal<double>(call, threads) : cut_grad_signal<float>(call, threads);
-  return cut.groups * cut.bands.count;
-}
-inline int lanes_of(const Problem& problem) {
-  return problem.type == DataType::kFloat64 ? kLanes<double> : kLanes<float>;
-}
-inline std::int64_t items_of(const GradParts& call, std::int64_t) {
-  const Problem& problem = call.problem;
-  return Group::count(problem.part_rows, problem.channels, call.order != nullptr, lanes_of(problem));
-}
-inline std::int64_t items_of(const Backward& call, std::int64_t) {
-  const Problem& problem = call.problem;
-  return Group::count(problem.pairs, problem.channels, false, lanes_of(problem));
-}
-
-#define REID_OPS_RUN_BY_TYPE(Call, function)                                                    \
-  inline void run(const Call& call, std::int64_t items, std::int64_t begin, std::int64_t end) { \
-    switch (call.problem.type) {                                                                \
-      case DataType::kFloat32:                                                                  \
-        return function<float, float>(call, items, begin, end);                                 \
-      case DataType::kFloat64:                                                                  \
-        return function<double, double>(call, items, begin, end);                               \
-      case DataType::kFloat16:                                                                  \
-        return function<Float16, float>(call, items, begin, end);                               \
-      case DataType::kBFloat16:                                                                 \
-        return function<BFloat16, float>(call, items, begin, end);                              \
-    }                                                                                           \
-  }
-REID_OPS_RUN_BY_TYPE(Forward, run_forward)
-REID_OPS_RUN_BY_TYPE(GradSignal, run_grad_signal)
-REID_OPS_RUN_BY_TYPE(GradParts, run_grad_parts)
-REID_OPS_RUN_BY_TYPE(Backward, run_backward)
-#undef REID_OPS_RUN_BY_TYPE
