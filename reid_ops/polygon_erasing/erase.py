@@ -11,7 +11,6 @@ from torch import Tensor
 from .. import _dispatch
 from .rule import (
     FILLS,
-    MIN_POINTS,
     Rule,
     check_first_index,
     check_images,
@@ -114,9 +113,9 @@ def polygon_erase(
         torch.Size([64, 384, 128])
     """
     op = "polygon_erase"
-    rule = Rule.checked(
-        op, p=p, area=area, aspect=aspect, points=points, shape=check_polygon(shape, op),
-        placement=check_sampling(sampling, op), fill=fill, mean=mean, max_attempts=max_attempts,
+    rule = Rule.polygon(
+        op, p=p, area=area, aspect=aspect, points=points, shape=shape, sampling=sampling, fill=fill,
+        mean=mean, max_attempts=max_attempts,
     )  # fmt: skip
     return erase_by_rule(
         op, images, rule, value_range, seed, generator, inplace, return_mask, first_index, return_attempts
@@ -173,11 +172,9 @@ def random_erase(
         >>> both = reid_ops.polygon_erase(reid_ops.random_erase(images, seed=1), seed=1)  # RE + RPE
     """
     op = "random_erase"
-    check_anchor(anchor, op)
-    rule = Rule.checked(
-        op, p=p, area=area, aspect=aspect, points=MIN_POINTS, shape="rectangle",
-        placement=anchor, fill=fill, mean=mean, max_attempts=max_attempts,
-    )  # fmt: skip
+    rule = Rule.rectangle(
+        op, p=p, area=area, aspect=aspect, anchor=anchor, fill=fill, mean=mean, max_attempts=max_attempts
+    )
     return erase_by_rule(
         op, images, rule, value_range, seed, generator, inplace, return_mask, first_index, return_attempts
     )
@@ -235,24 +232,6 @@ def occlude(
     return images
 
 
-def check_polygon(shape: str, op: str) -> str:
-    if shape not in ("hull", "star"):
-        raise ValueError(f'{op}: shape must be "hull" or "star", got {shape!r}')
-    return shape
-
-
-def check_sampling(sampling: str, op: str) -> str:
-    if sampling not in ("continuous", "published_code"):
-        raise ValueError(f'{op}: sampling must be "continuous" or "published_code", got {sampling!r}')
-    return sampling
-
-
-def check_anchor(anchor: str, op: str) -> None:
-    """One of the two placements of random erasing."""
-    if anchor not in ("corner", "center"):
-        raise ValueError(f'{op}: anchor must be "corner" or "center", got {anchor!r}')
-
-
 def _run(
     op: str,
     images: Tensor,
@@ -280,6 +259,9 @@ def _run(
             f"{op}: images must not overlap itself with inplace=True, got strides {images.stride()} "
             f"for shape {tuple(images.shape)}"
         )
+    if not torch.compiler.is_compiling() and images.is_neg():  # a view whose sign is not in memory
+        erased, mask, attempts = _dispatch.operators().polygon_erase(images, *arguments)
+        return images.copy_(erased), mask, attempts
     mask, attempts = _dispatch.operators().polygon_erase_(images, *arguments)
     return images, mask, attempts
 
@@ -337,6 +319,8 @@ def _register(library: str) -> None:
         return extras(images, with_mask)
 
     def erase_in_place(keyset: Any, images: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
+        if not isinstance(images, Tensor):  # torch hands on None
+            raise TypeError(f"polygon_erase: images must be a torch.Tensor, got {type(images).__name__}")
         # Operators outside torch do this themselves: else autograd does not notice that a saved tensor
         # has changed, and gradients are silently wrong.
         if images.requires_grad and torch.is_grad_enabled():
@@ -360,7 +344,8 @@ def _register(library: str) -> None:
     def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
         if grad is not None:
             (seed_tensor,) = ctx.saved_tensors
-            grad = ops.polygon_erase(grad, seed_tensor, ctx.seed, ctx.first_index, ctx.rule, [0.0], False)[0]
+            arguments = (seed_tensor, ctx.seed, ctx.first_index, ctx.rule, [0.0], False)
+            grad = _dispatch.call_in(library, "polygon_erase", grad, *arguments)[0]
         return grad, *(None,) * 6
 
     _dispatch.register_gradient(library, "polygon_erase", backward, save)

@@ -86,6 +86,49 @@ class Rule:
             float(p), area, aspect, points, shape, placement, fill, _checked_mean(mean, op), max_attempts
         )
 
+    @classmethod
+    def polygon(
+        cls,
+        op: str,
+        *,
+        p: float = 0.5,
+        area: Sequence[float] = (0.02, 0.45),
+        aspect: float | Sequence[float] = 0.35,
+        points: int = 20,
+        shape: str = "hull",
+        sampling: str = "continuous",
+        fill: str = "random",
+        mean: float | Sequence[float] | None = None,
+        max_attempts: int = 100,
+    ) -> Rule:
+        """The rule of :func:`reid_ops.polygon_erase`'s arguments."""
+        _check_either(shape, "shape", "hull", "star", op)
+        _check_either(sampling, "sampling", "continuous", "published_code", op)
+        return cls.checked(
+            op, p=p, area=area, aspect=aspect, points=points, shape=shape, placement=sampling, fill=fill,
+            mean=mean, max_attempts=max_attempts,
+        )  # fmt: skip
+
+    @classmethod
+    def rectangle(
+        cls,
+        op: str,
+        *,
+        p: float = 0.5,
+        area: Sequence[float] = (0.02, 0.4),
+        aspect: float | Sequence[float] = 0.3,
+        anchor: str = "corner",
+        fill: str = "random",
+        mean: float | Sequence[float] | None = None,
+        max_attempts: int = 100,
+    ) -> Rule:
+        """The rule of :func:`reid_ops.random_erase`'s arguments."""
+        _check_either(anchor, "anchor", "corner", "center", op)
+        return cls.checked(
+            op, p=p, area=area, aspect=aspect, points=MIN_POINTS, shape="rectangle", placement=anchor,
+            fill=fill, mean=mean, max_attempts=max_attempts,
+        )  # fmt: skip
+
     def encode(self) -> list[int]:
         """The ten integers of ``struct Rule`` in csrc/polygon_erasing/rule.h, in its order."""
         area_low, area_high = (int(share * 2**32) for share in self.area)
@@ -133,10 +176,10 @@ def occluding_rules(
     height: int,
     width: int,
     *,
-    points: int,
-    aspect: float,
-    fill: str,
-    mean: float | Sequence[float] | None,
+    points: int = 20,
+    aspect: float = 0.35,
+    fill: str = "random",
+    mean: float | Sequence[float] | None = None,
 ) -> list[Rule]:
     """What :func:`reid_ops.occlude` erases, one after the other: boxes of one share, all of which fit."""
     kinds = {"rectangle": ("rectangle",), "polygon": ("hull",), "both": ("rectangle", "hull")}
@@ -247,6 +290,11 @@ def check_number(value: float, argument: str, least: float, most: float, op: str
         raise TypeError(f"{op}: {argument} must be a number, got {type(value).__name__}")
     if not least <= value <= most:  # also false for NaN
         raise ValueError(f"{op}: {argument} must be in [{least:g}, {most:g}], got {value:g}")
+
+
+def _check_either(value: str, argument: str, first: str, second: str, op: str) -> None:
+    if value not in (first, second):
+        raise ValueError(f'{op}: {argument} must be "{first}" or "{second}", got {value!r}')
 
 
 def _checked_range(values: Sequence[float], argument: str, least: float, most: float, op: str) -> Range:

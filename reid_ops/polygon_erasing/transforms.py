@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from ..reference.polygon_erasing import erase_by_rule as reference_erase_by_rule
-from .erase import check_anchor, check_polygon, check_sampling, erase_by_rule
+from .erase import erase_by_rule
 from .image_transform import ImageTransform
-from .rule import MIN_POINTS, PUBLISHED_MEAN, Rule, check_first_index, checked_seed, checked_value_range
+from .rule import PUBLISHED_MEAN, Rule, check_first_index, checked_seed, checked_value_range
 
 __all__ = ["RandomErasing", "RandomPolygonErasing"]
 
@@ -169,10 +169,9 @@ class RandomPolygonErasing(_Erasing):
         max_attempts: int = 100,
         impl: str = "fused",
     ) -> None:
-        name = "RandomPolygonErasing"
-        rule = Rule.checked(
-            name, p=p, area=area, aspect=aspect, points=points, shape=check_polygon(shape, name),
-            placement=check_sampling(sampling, name), fill=fill, mean=mean, max_attempts=max_attempts,
+        rule = Rule.polygon(
+            "RandomPolygonErasing", p=p, area=area, aspect=aspect, points=points, shape=shape,
+            sampling=sampling, fill=fill, mean=mean, max_attempts=max_attempts,
         )  # fmt: skip
         super().__init__(rule, value_range, seed, generator, inplace, impl)
 
@@ -206,10 +205,8 @@ class RandomErasing(_Erasing):
         max_attempts: int = 100,
         impl: str = "fused",
     ) -> None:
-        name = "RandomErasing"
-        check_anchor(anchor, name)
-        rule = Rule.checked(
-            name, p=p, area=area, aspect=aspect, points=MIN_POINTS, shape="rectangle",
-            placement=anchor, fill=fill, mean=mean, max_attempts=max_attempts,
+        rule = Rule.rectangle(
+            "RandomErasing", p=p, area=area, aspect=aspect, anchor=anchor, fill=fill, mean=mean,
+            max_attempts=max_attempts,
         )  # fmt: skip
         super().__init__(rule, value_range, seed, generator, inplace, impl)

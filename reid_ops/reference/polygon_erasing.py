@@ -8,14 +8,15 @@ another way than there (half-planes instead of row intervals), so that the two c
 from __future__ import annotations
 
 import functools
+import inspect
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..polygon_erasing.rule import MIN_POINTS, Rule, checked_seed, checked_value_range, occluding_rules
+from ..polygon_erasing.rule import Rule, checked_seed, checked_value_range, occluding_rules
 from .philox import philox4x32, scale_word
 
 __all__ = [
@@ -213,13 +214,13 @@ def erase_by_rule(
     op: str,
     images: Tensor,
     rule: Rule,
-    value_range: Sequence[float] | None,
-    seed: int | Tensor | None,
-    generator: torch.Generator | None,
-    inplace: bool,
-    return_mask: bool,
-    first_index: int,
-    return_attempts: bool,
+    value_range: Sequence[float] | None = None,
+    seed: int | Tensor | None = None,
+    generator: torch.Generator | None = None,
+    inplace: bool = False,
+    return_mask: bool = False,
+    first_index: int = 0,
+    return_attempts: bool = False,
 ) -> Erased:
     """:func:`erase` for any seed, with the results that were asked for."""
     number, tensor = checked_seed(seed, generator, images.device, op)
@@ -235,64 +236,22 @@ def erase_by_rule(
     return (erased, *extra) if extra else erased
 
 
-def polygon_erase(
-    images: Tensor,
-    *,
-    p: float = 0.5,
-    area: Sequence[float] = (0.02, 0.45),
-    aspect: float | Sequence[float] = 0.35,
-    points: int = 20,
-    fill: str = "random",
-    shape: str = "hull",
-    mean: float | Sequence[float] | None = None,
-    seed: int | Tensor | None = None,
-    generator: torch.Generator | None = None,
-    inplace: bool = False,
-    return_mask: bool = False,
-    first_index: int = 0,
-    sampling: str = "continuous",
-    value_range: Sequence[float] | None = None,
-    max_attempts: int = 100,
-    return_attempts: bool = False,
-) -> Erased:
+def polygon_erase(images: Tensor, **arguments: Any) -> Erased:
     """HENet, Algorithm 1; arguments and results as :func:`reid_ops.polygon_erase`."""
-    op = "polygon_erase"
-    rule = Rule.checked(
-        op, p=p, area=area, aspect=aspect, points=points, shape=shape, placement=sampling, fill=fill,
-        mean=mean, max_attempts=max_attempts,
-    )  # fmt: skip
-    return erase_by_rule(
-        op, images, rule, value_range, seed, generator, inplace, return_mask, first_index, return_attempts
-    )
+    return _erase_with("polygon_erase", Rule.polygon, images, arguments)
 
 
-def random_erase(
-    images: Tensor,
-    *,
-    p: float = 0.5,
-    area: Sequence[float] = (0.02, 0.4),
-    aspect: float | Sequence[float] = 0.3,
-    fill: str = "random",
-    anchor: str = "corner",
-    mean: float | Sequence[float] | None = None,
-    seed: int | Tensor | None = None,
-    generator: torch.Generator | None = None,
-    inplace: bool = False,
-    return_mask: bool = False,
-    first_index: int = 0,
-    value_range: Sequence[float] | None = None,
-    max_attempts: int = 100,
-    return_attempts: bool = False,
-) -> Erased:
+def random_erase(images: Tensor, **arguments: Any) -> Erased:
     """Random erasing of rectangles; arguments and results as :func:`reid_ops.random_erase`."""
-    op = "random_erase"
-    rule = Rule.checked(
-        op, p=p, area=area, aspect=aspect, points=MIN_POINTS, shape="rectangle",
-        placement=anchor, fill=fill, mean=mean, max_attempts=max_attempts,
-    )  # fmt: skip
-    return erase_by_rule(
-        op, images, rule, value_range, seed, generator, inplace, return_mask, first_index, return_attempts
-    )
+    return _erase_with("random_erase", Rule.rectangle, images, arguments)
+
+
+def _erase_with(op: str, rule_of: Callable[..., Rule], images: Tensor, arguments: dict[str, Any]) -> Erased:
+    """What :func:`erase_by_rule` knows goes there; the other arguments are the rule's."""
+    known = inspect.signature(erase_by_rule).parameters.keys() - {"op", "images", "rule"}
+    ways = {name: arguments[name] for name in arguments if name in known}
+    rule = rule_of(op, **{name: arguments[name] for name in arguments if name not in known})
+    return erase_by_rule(op, images, rule, **ways)
 
 
 def occlude(
@@ -300,19 +259,14 @@ def occlude(
     level: float,
     kind: str = "polygon",
     *,
-    points: int = 20,
-    aspect: float = 0.35,
-    fill: str = "random",
-    mean: float | Sequence[float] | None = None,
     seed: int = 0,
     first_index: int = 0,
     value_range: Sequence[float] | None = None,
+    **shape: Any,
 ) -> Tensor:
     """An occluded test set (HENet, Fig. 5); arguments as in :func:`reid_ops.occlude`."""
     op = "occlude"
-    rules = occluding_rules(
-        op, level, kind, *images.shape[2:], points=points, aspect=aspect, fill=fill, mean=mean
-    )
+    rules = occluding_rules(op, level, kind, *images.shape[2:], **shape)
     limits = checked_value_range(value_range, images.dtype, op)
     erased = images.clone()
     for rule in rules:

@@ -147,7 +147,6 @@ def _sum_rows(gradient: Tensor, theta: Tensor) -> Tensor:
 @_dispatch.registers
 def _register(library: str) -> None:
     """Fake kernels (shapes for tracing) and gradients of the two graph operators in ``library``."""
-    ops = getattr(torch.ops, library)
 
     @torch.library.register_fake(f"{library}::similarity_graph")
     def _(
@@ -172,14 +171,16 @@ def _register(library: str) -> None:
         to_values = to_theta = None
         if grad is not None and ctx.needs_input_grad[1]:
             if aggregate is None:
-                aggregate, _ = ops.similarity_graph(values, None, *ctx.graph, False)
+                aggregate, _ = _dispatch.call_in(library, "similarity_graph", values, None, *ctx.graph, False)
             to_theta = _sum_rows(grad * aggregate, theta)
         if ctx.needs_input_grad[0]:
             if grad_aggregate is not None and ctx.with_aggregate:  # when theta's gradient is differentiated
                 grad = grad_aggregate if grad is None else grad_aggregate + _weighted(grad, theta)
                 theta = None
             if grad is not None:
-                to_values = ops.similarity_graph_backward(grad.contiguous(), values, theta, *ctx.graph)
+                to_values = _dispatch.call_in(
+                    library, "similarity_graph_backward", grad.contiguous(), values, theta, *ctx.graph
+                )
         return to_values, to_theta, None, None, None, None
 
     def save_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
