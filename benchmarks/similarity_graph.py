@@ -120,10 +120,9 @@ def ours(
 ) -> Tensor:  # fmt: skip
     """The module with these parameters, running statistics updated as it does."""
     module = _module(*x.shape[1:]).to(x.device).train(training)
-    tensors = {
-        "theta": theta, "delta": delta, "weight": weight, "bias": bias,
-        "running_mean": running_mean, "running_var": running_var,
-    }  # fmt: skip
+    norm = {"weight": weight, "bias": bias, "running_mean": running_mean, "running_var": running_var}
+    tensors = {"theta": theta, "delta": delta}
+    tensors |= {f"norm.{name}": tensor.view(-1) for name, tensor in norm.items()}
     output: Tensor = torch.func.functional_call(module, tensors, (x,))
     return output
 

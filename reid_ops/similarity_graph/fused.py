@@ -13,11 +13,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C._functorch import TransformType
+from torch._functorch.pyfunctorch import retrieve_all_functorch_interpreters
 from torch.autograd.function import once_differentiable
 
 from .. import _dispatch
 from . import interpolated
-from .plan import Plan, map_sizes
+from .plan import OP, Plan, map_sizes
 
 
 def pixels_of_maps(plan: Plan, like: Tensor, height: int, width: int) -> Tensor:
@@ -53,10 +55,14 @@ def fused(
     ``statistics``: mean and variance to normalise with (evaluation); None: those of the batch.
     """
     mean, variance = (None, None) if statistics is None else statistics
-    outputs: tuple[Tensor, Tensor, Tensor, Tensor] = _Fused.apply(
+    transformed = not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
+    if transformed:
+        _refuse_second_derivatives()
+    function = _Functional if transformed else _Fused
+    y, batch_mean, batch_variance, counts, *_ = function.apply(
         x, theta, delta, weight, bias, mean, variance, plan, group
     )
-    return outputs
+    return y, batch_mean, batch_variance, counts
 
 
 def evaluate(
@@ -110,109 +116,155 @@ def _backward(
     return sums, input_gradient
 
 
+def _run_forward(
+    x: Tensor,
+    theta: Tensor | None,
+    delta: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    given_mean: Tensor | None,
+    given_variance: Tensor | None,
+    plan: Plan,
+    group: Any,
+) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor], tuple[Tensor | None, ...]]:
+    """What :func:`fused` returns, and what backward needs besides."""
+    ops = _dispatch.operators()
+    images, _, height, width = x.shape
+    size = (height, width, *plan.maps)
+    squeezed, means = ops.similarity_graph_squeeze(x, *plan.maps)  # Eqs. 1, 7
+
+    pooled = aggregate = None
+    if theta is not None:  # Eqs. 2-6
+        centred, mean, spread, pooled, aggregate = ops.similarity_graph_nodes(
+            squeezed, theta, *plan.spatial_graph
+        )
+    else:
+        centred = squeezed.new_zeros(images, len(plan.rows), height, width)
+        mean = squeezed.new_ones(images, means.shape[1], dtype=torch.float64)
+        spread = torch.zeros_like(mean)
+
+    channel_aggregate = None
+    if delta is not None:  # Eq. 8
+        channel, channel_aggregate = ops.similarity_graph(
+            _reshaped(means), _reshaped(delta), *plan.channel_graph, True
+        )
+        channel = channel.view(means.shape)
+    else:
+        channel = torch.ones_like(means)
+
+    count = mean.new_full((), images)
+    if given_mean is None or given_variance is None:
+        batch_mean, batch_variance = ops.similarity_graph_statistics(channel, mean, spread, *size)
+        if group is not None:
+            batch_mean, batch_variance, count = _joint(batch_mean, batch_variance, count, group)
+    else:
+        batch_mean, batch_variance = given_mean.double(), given_variance.double()
+    counts = count * pixels_of_maps(plan, count, height, width)
+    inverse = (batch_variance + plan.eps).rsqrt()
+    scale, shift = ops.similarity_graph_affine(channel, mean, weight, bias, batch_mean, inverse, *size)
+    excite = interpolated.excite if plan.interpolated else _excite
+    y = excite(x, centred, scale, shift, plan)  # Eqs. 9-11
+    between = (
+        means, centred, mean, spread, pooled, aggregate, channel, channel_aggregate, scale, shift, inverse,
+    )  # fmt: skip
+    return (y, batch_mean, batch_variance, counts), between
+
+
+def _save(
+    ctx: Any, inputs: tuple[Any, ...], outputs: tuple[Tensor, ...], between: tuple[Tensor | None, ...]
+) -> None:
+    _, theta, delta, weight, _, given_mean, _, plan, group = inputs
+    _, batch_mean, _, counts = outputs
+    ctx.save_for_backward(theta, delta, weight, batch_mean, counts, *between)
+    ctx.plan, ctx.group, ctx.uses_batch = plan, group, given_mean is None
+    ctx.set_materialize_grads(False)
+
+
+def _run_backward(ctx: Any, grad_y: Tensor | None) -> tuple[Tensor | None, ...]:
+    if grad_y is None:
+        return (None,) * 9
+    ops, plan = _dispatch.operators(), ctx.plan
+    (
+        theta, delta, weight, batch_mean, counts, means, centred, mean, spread, pooled, aggregate, channel,
+        channel_aggregate, scale, shift, inverse,
+    ) = ctx.saved_tensors  # fmt: skip
+    height, width = grad_y.shape[2:]
+    size = (height, width, *plan.maps)
+    passes = interpolated.backward if plan.interpolated else _backward
+    (sums, total, moment), input_gradient = passes(grad_y, centred, scale, shift, plan)
+    normalized = (channel, mean, weight, batch_mean, inverse)
+    grad_weight, grad_bias = ops.similarity_graph_affine_sums(total, moment, *normalized, *size)
+
+    mean_total, mean_moment = torch.zeros_like(grad_bias), torch.zeros_like(grad_weight)
+    if ctx.uses_batch:
+        joint = all_reduce(torch.stack([grad_bias, grad_weight]), ctx.group)
+        mean_total, mean_moment = (joint / counts.clamp(min=1)[:, None]).unbind()
+    grad_channel, offset, slope = ops.similarity_graph_affine_backward(
+        total, moment, channel, mean, spread, *normalized[2:], mean_total, mean_moment, *size
+    )
+
+    grad_theta = grad_squeezed = grad_delta = grad_means = None
+    if theta is not None:
+        grad_nodes, grad_squeezed = ops.similarity_graph_nodes_backward(
+            sums, centred, offset, slope, pooled, theta, *plan.spatial_graph
+        )
+        grad_theta = (grad_nodes.unsqueeze(2) * aggregate).sum(0)
+    if delta is not None:
+        grad_delta = (grad_channel * channel_aggregate.view(grad_channel.shape)).sum(0)
+        grad_means = ops.similarity_graph_backward(
+            _reshaped(grad_channel), _reshaped(means), _reshaped(delta), *plan.channel_graph
+        ).view(grad_channel.shape)
+    grad_x = None
+    if ctx.needs_input_grad[0]:
+        grad_x = input_gradient(grad_squeezed, grad_means)
+    return (
+        grad_x, grad_theta, grad_delta, grad_weight.to(weight.dtype), grad_bias.to(weight.dtype),
+        None, None, None, None,
+    )  # fmt: skip
+
+
+def _refuse_second_derivatives() -> None:
+    """Of a transform inside another; what follows forward and backward themselves is refused by torch."""
+    differentiating = (TransformType.Grad, TransformType.Jvp)
+    levels = [level.key() in differentiating for level in retrieve_all_functorch_interpreters()]
+    if sum(levels) > 1:
+        raise NotImplementedError(f'{OP}: impl="fused" is once differentiable; use impl="reference"')
+
+
 class _Fused(torch.autograd.Function):
     @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: Any,
-        x: Tensor,
-        theta: Tensor | None,
-        delta: Tensor | None,
-        weight: Tensor,
-        bias: Tensor,
-        given_mean: Tensor | None,
-        given_variance: Tensor | None,
-        plan: Plan,
-        group: Any,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        ops = _dispatch.operators()
-        images, _, height, width = x.shape
-        size = (height, width, *plan.maps)
-        squeezed, means = ops.similarity_graph_squeeze(x, *plan.maps)  # Eqs. 1, 7
-
-        pooled = aggregate = None
-        if theta is not None:  # Eqs. 2-6
-            centred, mean, spread, pooled, aggregate = ops.similarity_graph_nodes(
-                squeezed, theta, *plan.spatial_graph
-            )
-        else:
-            centred = squeezed.new_zeros(images, len(plan.rows), height, width)
-            mean = squeezed.new_ones(images, means.shape[1], dtype=torch.float64)
-            spread = torch.zeros_like(mean)
-
-        channel_aggregate = None
-        if delta is not None:  # Eq. 8
-            channel, channel_aggregate = ops.similarity_graph(
-                _reshaped(means), _reshaped(delta), *plan.channel_graph, True
-            )
-            channel = channel.view(means.shape)
-        else:
-            channel = torch.ones_like(means)
-
-        count = mean.new_full((), images)
-        if given_mean is None or given_variance is None:
-            batch_mean, batch_variance = ops.similarity_graph_statistics(channel, mean, spread, *size)
-            if group is not None:
-                batch_mean, batch_variance, count = _joint(batch_mean, batch_variance, count, group)
-        else:
-            batch_mean, batch_variance = given_mean.double(), given_variance.double()
-        counts = count * pixels_of_maps(plan, count, height, width)
-        inverse = (batch_variance + plan.eps).rsqrt()
-        scale, shift = ops.similarity_graph_affine(channel, mean, weight, bias, batch_mean, inverse, *size)
-        excite = interpolated.excite if plan.interpolated else _excite
-        y = excite(x, centred, scale, shift, plan)  # Eqs. 9-11
-
-        ctx.save_for_backward(
-            theta, delta, weight, means, centred, mean, spread, pooled, aggregate, channel, channel_aggregate,
-            scale, shift, batch_mean, inverse, counts,
-        )  # fmt: skip
-        ctx.plan, ctx.group, ctx.uses_batch = plan, group, given_mean is None
-        ctx.mark_non_differentiable(batch_mean, batch_variance, counts)
-        ctx.set_materialize_grads(False)
-        return y, batch_mean, batch_variance, counts
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
+        outputs, between = _run_forward(*inputs)
+        _save(ctx, inputs, outputs, between)
+        ctx.mark_non_differentiable(*outputs[1:])
+        return outputs
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_y: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        if grad_y is None:
-            return (None,) * 9
-        ops, plan = _dispatch.operators(), ctx.plan
-        (
-            theta, delta, weight, means, centred, mean, spread, pooled, aggregate, channel, channel_aggregate,
-            scale, shift, batch_mean, inverse, counts,
-        ) = ctx.saved_tensors  # fmt: skip
-        height, width = grad_y.shape[2:]
-        size = (height, width, *plan.maps)
-        passes = interpolated.backward if plan.interpolated else _backward
-        (sums, total, moment), input_gradient = passes(grad_y, centred, scale, shift, plan)
-        normalized = (channel, mean, weight, batch_mean, inverse)
-        grad_weight, grad_bias = ops.similarity_graph_affine_sums(total, moment, *normalized, *size)
+        return _run_backward(ctx, grad_y)
 
-        mean_total, mean_moment = torch.zeros_like(grad_bias), torch.zeros_like(grad_weight)
-        if ctx.uses_batch:
-            joint = all_reduce(torch.stack([grad_bias, grad_weight]), ctx.group)
-            mean_total, mean_moment = (joint / counts.clamp(min=1)[:, None]).unbind()
-        grad_channel, offset, slope = ops.similarity_graph_affine_backward(
-            total, moment, channel, mean, spread, *normalized[2:], mean_total, mean_moment, *size
-        )
 
-        grad_theta = grad_squeezed = grad_delta = grad_means = None
-        if theta is not None:
-            grad_nodes, grad_squeezed = ops.similarity_graph_nodes_backward(
-                sums, centred, offset, slope, pooled, theta, *plan.spatial_graph
-            )
-            grad_theta = (grad_nodes.unsqueeze(2) * aggregate).sum(0)
-        if delta is not None:
-            grad_delta = (grad_channel * channel_aggregate.view(grad_channel.shape)).sum(0)
-            grad_means = ops.similarity_graph_backward(
-                _reshaped(grad_channel), _reshaped(means), _reshaped(delta), *plan.channel_graph
-            ).view(grad_channel.shape)
-        grad_x = None
-        if ctx.needs_input_grad[0]:
-            grad_x = input_gradient(grad_squeezed, grad_means)
-        return (
-            grad_x, grad_theta, grad_delta, grad_weight.to(weight.dtype), grad_bias.to(weight.dtype),
-            None, None, None, None,
-        )  # fmt: skip
+class _Functional(torch.autograd.Function):
+    """The same for ``torch.func``, whose transforms save nothing but inputs and outputs."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(*inputs: Any) -> tuple[Tensor, ...]:  # type: ignore[override]
+        (y, *tables), between = _run_forward(*inputs)
+        views = [table.view_as(table) for table in tables]  # given statistics may be inputs themselves
+        return y, *views, *(y.new_empty(0) if tensor is None else tensor for tensor in between)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        _save(ctx, inputs, output[:4], output[4:])
+        ctx.mark_non_differentiable(*output[1:])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_y: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        return _run_backward(ctx, grad_y)
 
 
 def _joint(mean: Tensor, variance: Tensor, count: Tensor, group: Any) -> tuple[Tensor, Tensor, Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from .. import _checks, _dispatch, reference
-from .features import features_of
 from .fused import evaluate, fused
 from .graph import EDGES, MAX_REACH, check_edges, squared_radius
+from .insertion import insert_after
+from .norm import MapNorm, group_of
 from .plan import MAX_SCALES, OP, POOLINGS, Plan, check_choice, divisions_of, map_sizes
 
 __all__ = ["HSGM"]
@@ -22,7 +22,7 @@ _LARGEST = torch.finfo(torch.float32).max
 _FIXED = (
     "channels", "height", "width", "levels", "divisions", "scales", "neighborhood", "channel_window", "edges",
     "split", "residual", "spatial", "channel", "aggregate_scale", "negative_slope", "share_parameters",
-    "include_self", "pooling", "ablate", "upsample", "init", "zero_init_residual", "eps",
+    "include_self", "pooling", "ablate", "upsample", "init", "zero_init_residual", "eps", "layout",
 )  # fmt: skip
 
 
@@ -78,6 +78,7 @@ class HSGM(nn.Module):
         init: of Theta and delta: ``"ones"``, or ``"uniform"`` in ±1/sqrt(d), d a graph's number of nodes.
         zero_init_residual: batch-norm weights start at zero, so that the module starts as x times a number.
         eps, momentum: of the batch norms.
+        layout: ``"NHWC"``: the features' shape is (N, height, width, channels), as that of Swin's stages.
 
     Shape:
         ``x`` (N, channels, height, width), float32, float64, float16 or bfloat16 (half types accumulate in
@@ -86,8 +87,12 @@ class HSGM(nn.Module):
 
     The options are attributes; all but ``impl``, ``momentum`` and ``sync_batchnorm`` are read-only.
 
-    Buffers: ``running_mean``, ``running_var`` (maps, channels), ``num_batches_tracked``. As with
-    ``nn.BatchNorm2d``, a pass recomputed by ``torch.utils.checkpoint`` updates them a second time.
+    ``norm``, an ``nn.BatchNorm2d`` that is never called, holds the maps' batch norms in one row, map after
+    map: ``weight``, ``bias``, ``running_mean``, ``running_var``, ``num_batches_tracked``. So tools for batch
+    norms work: ``nn.SyncBatchNorm.convert_sync_batchnorm`` (as ``sync_batchnorm=True``),
+    ``torch.optim.swa_utils.update_bn``, freezing by ``norm.eval()``, groups without weight decay. The same
+    tensors as (maps, channels) are attributes of the module itself. As with ``nn.BatchNorm2d``, a pass
+    recomputed by ``torch.utils.checkpoint`` updates the statistics a second time.
     Once differentiable. Keeps its input's dtype under ``torch.autocast``.
 
     Raises:
@@ -130,6 +135,7 @@ class HSGM(nn.Module):
         zero_init_residual: bool = False,
         eps: float = 1e-5,
         momentum: float = 0.1,
+        layout: str = "NCHW",
     ) -> None:
         super().__init__()
         for value, name in ((channels, "channels"), (height, "height"), (width, "width")):
@@ -164,6 +170,7 @@ class HSGM(nn.Module):
         check_choice(impl, "impl", ("fused", "reference"))
         check_choice(ablate, "ablate", ("graph", "edges"))
         check_choice(init, "init", ("ones", "uniform"))
+        check_choice(layout, "layout", ("NCHW", "NHWC"))
         if not (isinstance(share_parameters, bool) or share_parameters == "level"):
             raise ValueError(
                 f'{OP}: share_parameters must be False, True or "level", got {share_parameters!r}'
@@ -174,8 +181,8 @@ class HSGM(nn.Module):
         self.residual, self.spatial, self.channel = residual, spatial, channel
         self.aggregate_scale, self.negative_slope = float(aggregate_scale), float(negative_slope)
         self.share_parameters, self.sync_batchnorm, self.impl = share_parameters, sync_batchnorm, impl
-        self.include_self, self.pooling = include_self, pooling
-        self.eps, self.momentum = float(eps), float(momentum)
+        self.include_self, self.pooling, self.layout = include_self, pooling, layout
+        self.eps = float(eps)
         self._plan = Plan(
             rows=tuple(rows for rows, _ in self.divisions),
             columns=tuple(columns for _, columns in self.divisions),
@@ -204,20 +211,43 @@ class HSGM(nn.Module):
             self.delta = nn.Parameter(torch.empty(sets, channels))
         else:
             self.register_parameter("delta", None)
-        self.weight = nn.Parameter(torch.empty(sets, channels))
-        self.bias = nn.Parameter(torch.empty(sets, channels))
-        self.register_buffer("running_mean", torch.zeros(maps, channels))
-        self.register_buffer("running_var", torch.ones(maps, channels))
-        self.register_buffer("num_batches_tracked", torch.zeros((), dtype=torch.int64))
-        self.running_mean: Tensor
-        self.running_var: Tensor
-        self.num_batches_tracked: Tensor
+        # Of what class it is may change: nn.SyncBatchNorm.convert_sync_batchnorm replaces it.
+        self.norm: Any = MapNorm(sets, maps, channels, self.eps, float(momentum))
         self.reset_parameters()
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in _FIXED and name in self.__dict__:
             raise AttributeError(f"{OP}: {name} is fixed when the module is made; make another module")
         super().__setattr__(name, value)
+
+    @property
+    def weight(self) -> Tensor:
+        """``norm.weight`` as (maps or sets of maps, channels), a view."""
+        return self.norm.weight.view(-1, self.channels)
+
+    @property
+    def bias(self) -> Tensor:
+        """``norm.bias`` as (maps or sets of maps, channels), a view."""
+        return self.norm.bias.view(-1, self.channels)
+
+    @property
+    def running_mean(self) -> Tensor:
+        """``norm.running_mean`` as (maps, channels), a view."""
+        return self.norm.running_mean.view(-1, self.channels)
+
+    @property
+    def running_var(self) -> Tensor:
+        """``norm.running_var`` as (maps, channels), a view."""
+        return self.norm.running_var.view(-1, self.channels)
+
+    @property
+    def momentum(self) -> float | None:
+        """``norm.momentum``: the newest batch's share of the running statistics; None: they are means."""
+        return self.norm.momentum
+
+    @momentum.setter
+    def momentum(self, value: float | None) -> None:
+        self.norm.momentum = value
 
     def _edges_of(self, kept: bool) -> str:
         """The reading of Eq. 3 of a graph that is kept, or whose edges alone are dropped."""
@@ -236,20 +266,24 @@ class HSGM(nn.Module):
                     for top, bottom, left, right in reference.divide(self.height, self.width, rows, columns):
                         bound = ((bottom - top) * (right - left)) ** -0.5
                         nn.init.uniform_(level[:, top:bottom, left:right], -bound, bound)
-        nn.init.constant_(self.weight, 0.0 if self.zero_init_residual else 1.0)
-        nn.init.zeros_(self.bias)
-        self.running_mean.zero_()
-        self.running_var.fill_(1)
-        self.num_batches_tracked.zero_()
+        nn.init.constant_(self.norm.weight, 0.0 if self.zero_init_residual else 1.0)
+        nn.init.zeros_(self.norm.bias)
+        self.norm.reset_running_stats()
 
     def forward(self, x: Tensor) -> Tensor:
         """Features (N, C, H, W) to features of the same shape, dtype and layout."""
         self._check_input(x)
-        group = _default_group() if self.sync_batchnorm and self.training else None
-        if self.training and group is None and x.shape[0] * self._smallest_map == 1:
+        if self.layout == "NHWC":  # in memory these are channels-last features, so nothing is copied
+            return self._forward(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return self._forward(x)
+
+    def _forward(self, x: Tensor) -> Tensor:
+        training = self.norm.training  # as a rule the module's own mode; a frozen norm is in evaluation
+        group = group_of(self.norm, self.sync_batchnorm) if training else None
+        if training and group is None and x.shape[0] * self._smallest_map == 1:
             raise ValueError(f"{OP}: training needs more than one value per channel and map, got one")
-        if self.training:
-            self.num_batches_tracked.add_(1)
+        if training:
+            self.norm.num_batches_tracked.add_(1)
         delta, weight, bias = (self._for_all_maps(p) for p in (self.delta, self.weight, self.bias))
         assert weight is not None and bias is not None
         if self.impl == "reference" or (self.theta is None and self.delta is None):
@@ -261,13 +295,13 @@ class HSGM(nn.Module):
         assert weight is not None and bias is not None
         inputs = (x, theta, delta, weight, bias)
         _dispatch.refuse_forward_mode(OP, *inputs)
-        if not (self.training or self._plan.interpolated) and not (
+        if not (training or self._plan.interpolated) and not (
             torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs)
         ):
             return evaluate(x, theta, delta, weight, bias, self.running_mean, self.running_var, self._plan)
-        given = None if self.training else (self.running_mean, self.running_var)
+        given = None if training else (self.running_mean, self.running_var)
         y, mean, variance, counts = fused(x, theta, delta, weight, bias, given, self._plan, group)
-        if self.training:
+        if training:
             self._update(mean, variance, counts)
         return y
 
@@ -288,9 +322,9 @@ class HSGM(nn.Module):
                 edges=self._edges_of(self.spatial), channel_edges=self._edges_of(self.channel),
                 pooling=self.pooling, upsample=self.upsample, residual=self.residual,
                 aggregate_scale=self.aggregate_scale, negative_slope=self.negative_slope,
-                training=self.training, momentum=self.momentum, eps=self.eps, group=group,
+                training=self.norm.training, momentum=self._share_of_batch(), eps=self.eps, group=group,
             )  # fmt: skip
-        if running_mean is not self.running_mean:  # features more precise than the buffers, or less
+        if running_mean.dtype != self.running_mean.dtype:  # features more precise than the buffers, or less
             self.running_mean.copy_(running_mean)
             self.running_var.copy_(running_var)
         return y
@@ -301,8 +335,12 @@ class HSGM(nn.Module):
         count = counts[:, None]
         unbiased = variance * (count / (count - 1).clamp(min=1))
         for running, batch in ((self.running_mean, mean), (self.running_var, unbiased)):
-            blended = running.lerp(batch.to(running.dtype), self.momentum)
+            blended = running.lerp(batch.to(running.dtype), self._share_of_batch())
             running.copy_(torch.where(count > 0, blended, running))
+
+    def _share_of_batch(self) -> float:
+        """What the newest batch counts for in the running statistics, as in PyTorch's batch norms."""
+        return 1 / max(1, int(self.norm.num_batches_tracked)) if self.momentum is None else self.momentum
 
     def _for_all_maps(self, parameter: Tensor | None) -> Tensor | None:
         """A row for every map from shared rows."""
@@ -316,15 +354,15 @@ class HSGM(nn.Module):
         )
 
     def _check_input(self, x: Tensor) -> None:
-        _checks.check_features(x, "x", ("N", "C", "H", "W"), OP)
-        expected = (self.channels, self.height, self.width)
+        _checks.check_features(x, "x", tuple(self.layout), OP)
+        sizes = {"C": self.channels, "H": self.height, "W": self.width}
+        expected = tuple(sizes[side] for side in self.layout[1:])
         if tuple(x.shape[1:]) != expected:
             shape = ", ".join(map(str, ("N", *expected)))
             raise ValueError(f"{OP}: x must have shape ({shape}), got {tuple(x.shape)}")
-        if x.device != self.weight.device:
-            raise ValueError(
-                f"{OP}: x must be on the device of the parameters ({self.weight.device}), got {x.device}"
-            )
+        device = self.norm.weight.device
+        if x.device != device:
+            raise ValueError(f"{OP}: x must be on the device of the parameters ({device}), got {x.device}")
 
     def extra_repr(self) -> str:
         return (
@@ -343,41 +381,18 @@ class HSGM(nn.Module):
             name: the layer's dotted name, ``"layer3"`` for the paper's best place. An ``nn.Sequential`` gets
                 the module as its last child ``hsgm``, so that existing state-dict keys stay; another layer
                 (also a Sequential with a forward of its own) is replaced by a Sequential of ``body`` (the
-                layer) and ``hsgm``.
+                layer) and ``hsgm``. Stages that give (N, H, W, C), as Swin's do, are noticed.
             image_size: height and width of the images: one is run through the model, up to the layer, to see
                 the features' size.
             **options: of :class:`HSGM`.
 
         Raises:
-            ValueError: no such layer, it has an ``hsgm`` already, or it gives no (N, C, H, W) features.
+            ValueError: no such layer, it has an ``hsgm`` already, it gives no features of four dimensions, or
+                it can't be told which of them are height and width (then say ``layout``).
 
         Example:
             >>> model = torchvision.models.resnet50()
             >>> module = reid_ops.HSGM.insert_after(model, "layer3", image_size=(256, 256))
         """
-        layers = dict(model.named_modules())
-        if not name or name not in layers:
-            raise ValueError(f"{OP}: model has no layer {name!r}")
-        layer = layers[name]
-        if "hsgm" in layer._modules:
-            raise ValueError(f"{OP}: layer {name!r} has a module hsgm already")
-        channels, height, width = features_of(model, layer, name, image_size)
-        module = cls(channels, height, width, **options)
-        first = next(model.parameters(), None)
-        if first is not None:
-            module.to(device=first.device, dtype=first.dtype if first.is_floating_point() else None)
-        module.train(layer.training)
-        if type(layer).forward is nn.Sequential.forward:  # which runs whatever is appended
-            layer.add_module("hsgm", module)
-        else:
-            parent, _, child = name.rpartition(".")
-            setattr(layers[parent], child, nn.Sequential(OrderedDict(body=layer, hsgm=module)))
+        module: HSGM = insert_after(cls, model, name, image_size, options)
         return module
-
-
-def _default_group() -> Any:
-    """The default process group where there is more than one process."""
-    distributed = torch.distributed
-    if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
-        return distributed.group.WORLD
-    return None

@@ -18,7 +18,7 @@ from tests.conftest import Backend
 from tests.similarity_graph.support import assert_close, make, run
 
 
-@pytest.mark.parametrize("frozen", ["theta", "delta", "weight", "x"])
+@pytest.mark.parametrize("frozen", ["theta", "delta", "norm.weight", "x"])
 def test_frozen_inputs(backend: Backend, frozen: str) -> None:
     """Whatever needs no gradient gets none, and the others theirs."""
     shape = (2, 5, 8, 6)
@@ -47,7 +47,7 @@ def test_parameters_are_the_papers() -> None:
     assert all(module.running_mean.shape == (7, 64) for module in shared)
     module = reid_ops.HSGM(8, 8, 4, spatial=False)
     assert module.theta is None and sorted(module.state_dict()) == [
-        "bias", "delta", "num_batches_tracked", "running_mean", "running_var", "weight",
+        "delta", "norm.bias", "norm.num_batches_tracked", "norm.running_mean", "norm.running_var", "norm.weight",
     ]  # fmt: skip
 
 
@@ -113,7 +113,7 @@ def test_insert_after() -> None:
     assert before <= model.state_dict().keys() and "layer3.hsgm.theta" in model.state_dict()
     assert model.training and int(model.layer3[1].num_batches_tracked) == 0
     assert model(torch.randn(4, 3, 33, 32).double()).shape == (4, 2)
-    assert module.num_batches_tracked == 1
+    assert module.norm.num_batches_tracked == 1
     reid_ops.HSGM.insert_after(model, "conv1", (33, 32))
     assert "conv1.body.weight" in model.state_dict()
     assert model(torch.randn(4, 3, 33, 32).double()).shape == (4, 2)
@@ -141,7 +141,7 @@ def test_insert_after_a_sequential_with_its_own_forward() -> None:
         module = reid_ops.HSGM.insert_after(model, "layer3", (32, 32))
         assert name in model.state_dict()
         model(torch.randn(2, 3, 32, 32))
-        assert module.num_batches_tracked == 1
+        assert module.norm.num_batches_tracked == 1
 
 
 def test_insert_after_in_a_resnet() -> None:

@@ -176,7 +176,7 @@ def test_autocast(backend: Backend) -> None:
         assert half.dtype == torch.bfloat16
         assert torch.equal(half, module(x.bfloat16()))
         half.sum().backward()
-        assert module.weight.grad is not None and module.weight.grad.dtype == torch.float32
+        assert module.norm.weight.grad is not None and module.norm.weight.grad.dtype == torch.float32
     whole = make(shape, backend.device, torch.bfloat16)
     output = whole(x.bfloat16())
     assert output.dtype == torch.bfloat16 and whole.running_mean.dtype == torch.bfloat16
@@ -205,7 +205,7 @@ for count in (0, 5):  # every batch empty, then that of the first process
     mine = slice(0, count * rank)
     found = run(make(shape, "cpu", impl=impl, sync_batchnorm=True), x[mine], grad[mine])
     expected = run(make(shape, "cpu", impl=impl), x[:count], grad[:count])
-    for name in ("running_mean", "running_var"):
+    for name in ("norm.running_mean", "norm.running_var"):
         torch.testing.assert_close(found[name], expected[name], rtol=1e-11, atol=1e-11)
     assert all(tensor.isfinite().all() for tensor in found.values())
 torch.distributed.destroy_process_group()
