@@ -50,10 +50,10 @@ TORCH_CUDA_ARCH_LIST=$("$python" -c 'import torch; print("%d.%d" % torch.cuda.ge
 export TORCH_CUDA_ARCH_LIST REID_OPS_CUDA=1
 
 # Every file with tests on CUDA (tests/test_build.py compares): what else lies in tests/ stands on the extras.
-tests=(tests/test_operator_properties.py tests/augmentation/test_augmentation.py
-  tests/part_correlation/test_{part_correlation,torch}.py
+tests=(tests/test_operator_properties.py tests/robustness/test_{modes,raw_operators}.py
+  tests/augmentation/test_augmentation.py tests/part_correlation/test_{part_correlation,torch}.py
   tests/polygon_erasing/test_{erase,in_place,input,torch,transforms}.py
-  tests/similarity_graph/test_{graph,hsgm,hsgm_cluster,hsgm_module,hsgm_torch}.py
+  tests/similarity_graph/test_{graph,hsgm,hsgm_cluster,hsgm_module,hsgm_tools,hsgm_torch}.py
   tests/k_reciprocal/test_{lists,rerank,torch}.py tests/metrics/test_ranking.py tests/search/test_torch.py
   tests/stripe_pool/test_{torch,windows}.py)
 
