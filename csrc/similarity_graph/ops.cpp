@@ -270,9 +270,18 @@ struct Cpu {
     run_steps(call);
   }
 
+  // Steps are separate parallel regions, at the end of which threads wait for each other. Where there are
+  // images enough, a thread takes an image through all steps instead. (The last of several has an item an
+  // image.)
   template <typename Call>
   static void run_steps(const Call& call) {
     const int steps = cpu_steps(call);
+    const std::int64_t images = cpu_items(call, steps - 1), threads = torch::stable::get_num_threads();
+    if (steps > 1 && images >= 4 * threads) {
+      return run_in_parallel(images, [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t image = begin; image < end; ++image) run_image(&call, image, images);
+      });
+    }
     for (int step = 0; step < steps; ++step) {
       run_in_parallel(cpu_items(call, step),
                       [&](std::int64_t begin, std::int64_t end) { cpu_run(call, step, begin, end); });
