@@ -23,7 +23,8 @@ std::tuple<Tensor, Tensor> erase(const Tensor& images, const std::optional<Tenso
   call.images.width = images.size(3);
   call.images.type = element_type_of(images, kOp, "images");
   for (int k = 0; k < 4; ++k) {
-    STD_TORCH_CHECK(images.size(0) == 0 || images.size(k) == 1 || images.stride(k) != 0, kOp, ": images must not overlap itself");
+    STD_TORCH_CHECK(images.size(0) == 0 || images.size(k) == 1 || images.stride(k) != 0, kOp,
+                    ": images must not overlap itself");
     call.images.stride[k] = images.stride(k);
   }
   call.rule = checked_rule(rule, kOp);
