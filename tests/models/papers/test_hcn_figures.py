@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reid_models.papers.hcn.figures import FIGURE_4, measure_list, plot_average_precision, plot_head_losses
+from reid_models.papers.hcn.drawing import FIGURE_4, measure_list, plot_average_precision, plot_head_losses
 from reid_models.report.style import save_figure
 from reid_models.runs.metrics_log import MetricsLog
 
