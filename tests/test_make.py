@@ -70,6 +70,12 @@ class TestQuietBuild:
         assert last.endswith(", 1 warning in build/build.log")
         assert "noise" in (tmp_path / "build" / "build.log").read_text()
 
+    def test_makes_jobs_are_not_the_compilers(self, monkeypatch, tmp_path, capfd):
+        monkeypatch.setenv("MAKEFLAGS", "-j2 --jobserver-auth=3,4")
+        program = "import os; print('reid-ops: ' + os.environ.get('MAKEFLAGS', 'none'))"
+        assert self.run(monkeypatch, tmp_path, program) == 0
+        assert capfd.readouterr().out.startswith("reid-ops: none\n")
+
     def test_failure_shows_everything(self, monkeypatch, tmp_path, capfd):
         program = "import sys; print('noise'); print('error: no such header', file=sys.stderr); sys.exit(3)"
         assert self.run(monkeypatch, tmp_path, program) == 3

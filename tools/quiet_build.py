@@ -22,6 +22,8 @@ ROOT = Path(__file__).resolve().parent.parent
 LOG = ROOT / "build" / "build.log"
 COMMAND = (sys.executable, "setup.py", "--quiet", "build_ext", "--inplace")
 FACT = "reid-ops: "  # setup.py's own lines begin so
+# Not handed on: ninja would share make's few jobs instead of using every core.
+MAKE = ("MAKEFLAGS", "MFLAGS")
 NO_GPU = FACT + "CUDA off: torch sees no GPU here; REID_OPS_CUDA=1 builds it all the same"
 
 
@@ -56,7 +58,7 @@ def build(
         subprocess.Popen(
             command,
             cwd=ROOT,
-            env={**os.environ, **environment},
+            env={**{name: os.environ[name] for name in os.environ if name not in MAKE}, **environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
