@@ -1,0 +1,1 @@
+"""CSN: convolution similarity networks, which compare pairs of images by parts as filters."""
