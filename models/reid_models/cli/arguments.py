@@ -132,6 +132,12 @@ def add_metrics(parser: ArgumentParser) -> None:
         help="options of the network's match, one by one as in `--match.megabytes 256`",
     )
     parser.add_argument(
+        "--shortlist",
+        type=int,
+        metavar="K",
+        help="with match: score only each query's K nearest by the network's embeddings; none: all pairs",
+    )
+    parser.add_argument(
         "--dense",
         action="store_true",
         help="re-rank by xqda, mahalanobis and match a gallery of more than 20,000 images as well, which "
@@ -192,7 +198,8 @@ def comparison(options: Namespace, features: Features, model: str | None) -> Com
     from ..runs.models import load_trained
 
     chosen = {"device": choose_device(options.get("device", "auto")), "progress": True, **options.match}
-    return make_comparison("match", network=load_trained(path).model, **chosen)
+    network = load_trained(path).model
+    return make_comparison("match", network=network, shortlist=options.shortlist, **chosen)
 
 
 def add_output(parser: ArgumentParser) -> None:

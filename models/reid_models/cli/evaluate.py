@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 #: What changes its numbers: `reid recipes --table` and reports show them beside those of other runs.
 DEFINITIONS = (
-    "metric", "fit", "expand", "expand_alpha", "average_precision", "k1", "k2", "lambda_value", "preset",
-    "flip", "autocast",
+    "metric", "fit", "match", "shortlist", "expand", "expand_alpha", "average_precision", "k1", "k2",
+    "lambda_value", "preset", "flip", "autocast",
 )  # fmt: skip
 
 
@@ -66,6 +66,9 @@ def run(options: Namespace) -> None:
         raise ValueError("RUN, or --query and --gallery, must be given")
     else:
         evaluation = _of_model(options, measures)
+    if evaluation.shortlist_recall is not None:
+        share = 100 * evaluation.shortlist_recall
+        _say([f"a right image is on the shortlist of {options.shortlist}: {share:.2f} % of queries"], options)
     if results.form(options) == ".json":
         results.give(options, evaluation.to_json())
     else:
@@ -104,6 +107,7 @@ def _of_model(options: Namespace, measures: dict[str, Any]) -> Evaluation:
         metric=options.metric,
         fit=arguments.fitting(options),
         match=options.match,
+        shortlist=options.shortlist,
         **measures,
         **chosen,
     )

@@ -15,6 +15,7 @@ from reid_ops.metrics import RankingReport, SingleShotReport
 from ..data.records import ReidDataset
 from .comparison import Comparison, default_metric, make_comparison, prepare_pair
 from .features import Features, choose_device, extract_features
+from .pair_scores import Shortlisted
 from .protocol import RANKS, Protocol, draw_features, draw_images
 
 CURVE = 50  # ranks of the CMC curve that is kept
@@ -102,6 +103,7 @@ class Evaluation:
         excluded: queries without, likewise.
         gallery: items, likewise.
         draws: how many retrieval splits the means are over.
+        shortlist_recall: share of queries with a right image on their shortlist; None without shortlists.
         settings: what was asked for.
     """
 
@@ -115,6 +117,7 @@ class Evaluation:
     excluded: int
     gallery: int
     draws: int
+    shortlist_recall: float | None
     settings: dict[str, Any]
 
     @property
@@ -137,6 +140,7 @@ def evaluate_dataset(
     metric: str | Comparison | None = None,
     fit: Features | None = None,
     match: Mapping[str, Any] | None = None,
+    shortlist: int | None = None,
     average_precision: str = "mean_precision",
     ranks: Iterable[int] = RANKS,
     single_shot: int = 0,
@@ -153,6 +157,7 @@ def evaluate_dataset(
             ``"match"`` if it compares pairs, else ``"cosine"``.
         fit: what a metric is fitted to; None: features of the dataset's training images, if it must be.
         match: options of the model's ``match``.
+        shortlist: with ``"match"``, score only each query's so many nearest by embedding; None: all pairs.
         average_precision: as there.
         ranks: as there.
         single_shot: draws of :func:`evaluate_single_shot` for each of the dataset's own; 0: none.
@@ -170,6 +175,7 @@ def evaluate_dataset(
         default_metric(model) if metric is None else metric,
         fit=(lambda: extract_features(model, dataset.train, **extraction)) if fit is None else fit,
         network=model,
+        shortlist=shortlist,
         **_of_pairs(match, extraction),
     )
     features = extract_features(model, draw_images(dataset), **extraction)
@@ -230,11 +236,13 @@ def evaluate_draws(
     wanted = {"plain": None} if rerank is None else {"plain": None, "reranked": dict(rerank)}
     reports: dict[str, list[RankingReport]] = {name: [] for name in wanted}
     shots: list[SingleShotReport] = []
-    size = 0
+    size, recalls = 0, []
     for query, gallery in draws:
         size = size or len(gallery)
         for name, choice in wanted.items():
             reports[name].append(evaluate_retrieval(query, gallery, rerank=choice, ranks=ranks, **options))
+        if isinstance(comparison, Shortlisted):
+            recalls.append(_shortlist_recall(comparison, query, gallery, same_camera_is_junk))
         if single_shot:
             shots.append(evaluate_single_shot(query, gallery, ranks=ranks, repeats=single_shot, **shared))
     tables = {name: [_values(report) for report in found] for name, found in reports.items()}
@@ -254,6 +262,7 @@ def evaluate_draws(
         excluded=first.excluded,
         gallery=size,
         draws=len(reports["plain"]),
+        shortlist_recall=float(np.mean(recalls)) if recalls else None,
         settings={
             **options,
             "metric": comparison.name,
@@ -262,6 +271,16 @@ def evaluate_draws(
             **(settings or {}),
         },
     )
+
+
+def _shortlist_recall(
+    comparison: Shortlisted, query: Features, gallery: Features, same_camera_is_junk: bool
+) -> float:
+    """Share of queries with a positive that have one on their shortlist."""
+    left, right = prepare_pair(comparison, query, gallery)
+    rows = comparison.search(left, right)
+    protocol = Protocol(same_camera_is_junk)
+    return protocol.measure_lists(query, gallery, rows)
 
 
 def _values(report: RankingReport) -> dict[str, float]:

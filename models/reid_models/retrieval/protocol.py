@@ -76,6 +76,17 @@ class Protocol:
             distance, *labels, ranks=self.ranks, repeats=repeats, seed=seed, **self._removal
         )
 
+    def measure_lists(self, query: Features, gallery: Features, rows: Tensor) -> float:
+        """Share of queries with a positive that have one in their lists, gallery rows (Q, K)."""
+        found = []
+        identities, cameras = gallery.identities.numpy(), gallery.cameras.numpy()
+        for place, (identity, camera) in enumerate(zip(query.identities, query.cameras, strict=True)):
+            probe = ImageRecord("", int(identity), int(camera))
+            right = self.counts(probe, identities, cameras) & (identities == probe.identity)
+            if probe.identity != JUNK and right.any():
+                found.append(bool(right[rows[place].numpy()].any()))
+        return sum(found) / max(1, len(found))
+
     def counts(self, probe: ImageRecord, identities: np.ndarray, cameras: np.ndarray) -> np.ndarray:
         """Which of the items, whose identities and cameras are given, count for a query: bool, alike."""
         kept: np.ndarray = identities != JUNK

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 import reid_ops
 from reid_models.data import make_synthetic
 from reid_models.networks.network import Network
-from reid_models.retrieval import comparison as comparisons
-from reid_models.retrieval.comparison import METRICS, default_metric, make_comparison, prepare_pair
+from reid_models.retrieval import distances, pair_scores
+from reid_models.retrieval.comparison import FITTED, METRICS, default_metric, make_comparison, prepare_pair
 from reid_models.retrieval.evaluation import evaluate_dataset, evaluate_retrieval
 from reid_models.retrieval.features import Features, Source, extract_features, fingerprint
+from reid_models.retrieval.fitted import fit_comparison
 from reid_models.retrieval.protocol import Protocol
 from reid_ops.metrics import evaluate_ranking
 
@@ -116,7 +117,7 @@ def test_more_dimensions_than_rows(metric: str) -> None:
     found = comparison.distances(*prepare_pair(comparison, query, gallery))
     basis = torch.linalg.qr(units(train)[0].double().T)[0].float()
     inside = replace(train, features=units(train)[0] @ basis)
-    again = comparisons.fit_comparison(metric, inside)
+    again = fit_comparison(metric, inside)
     left, right = (part @ basis for part in units(query, gallery))
     torch.testing.assert_close(found, again.ranker.distance(left, right), rtol=1e-3, atol=1e-3)
 
@@ -138,7 +139,7 @@ def test_reranked_by_the_matrices(metric: str) -> None:
 
 
 def test_a_large_gallery_is_not_compared_with_itself_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(comparisons, "DENSE_LIMIT", 50)
+    monkeypatch.setattr(distances, "DENSE_LIMIT", 50)
     comparison = make_comparison("mahalanobis", fit=TRAIN)
     with pytest.raises(ValueError, match=r"distances among all 60 images of the gallery, .*--dense"):
         evaluate_retrieval(QUERY, GALLERY, metric=comparison, rerank={})
@@ -147,8 +148,8 @@ def test_a_large_gallery_is_not_compared_with_itself_unasked(monkeypatch: pytest
 
 
 def test_scores_of_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(comparisons, "PAIRS", 64)
-    monkeypatch.setattr(comparisons, "CODES", 16)
+    monkeypatch.setattr(pair_scores, "PAIRS", 64)
+    monkeypatch.setattr(pair_scores, "CODES", 16)
     network = Products(2.0)
     # Whole numbers: products are exact, whatever the blocks.
     left, right = (
@@ -193,7 +194,7 @@ def test_a_dataset_fits_to_its_training_images() -> None:
 @pytest.mark.parametrize("metric", METRICS)
 def test_default_metric_is_one_of_the_names(metric: str) -> None:
     assert default_metric(Products()) == "match" and default_metric(nn.Identity()) == "cosine"
-    fit = {"fit": TRAIN} if metric in comparisons.FITTED else {}
+    fit = {"fit": TRAIN} if metric in FITTED else {}
     assert make_comparison(metric, network=Products(), **fit).name == metric  # type: ignore[arg-type]
 
 

@@ -65,9 +65,7 @@ class TransformPriors(nn.Module):
         return total.sum() / max(1, total.numel())
 
     def extra_repr(self) -> str:
-        return (
-            f"positive={self.positive}, inside={self.inside}, upright={self.upright}, least={self.least}"
-        )
+        return f"positive={self.positive}, inside={self.inside}, upright={self.upright}, least={self.least}"
 
 
 LOSSES: Mapping[str, type[nn.Module]] = MappingProxyType({"transform_priors": TransformPriors})

@@ -53,8 +53,8 @@ class CSN(Network):
 
     Shape:
         images (N, 3, H, W), normalised floats. Training gives, for pairs (B, 2) of the batch's rows,
-        ``{"logits": (B, 2), "embeddings": (B, 2, 256)}`` and, with transformers, ``"transforms"``, (N, P, 2, 3)
-        for each level. Evaluation gives codes (N, D).
+        ``{"logits": (B, 2), "embeddings": (B, 2, 256)}`` and, with transformers, ``"transforms"``, for each
+        level (N, P, 2, 3). Evaluation gives codes (N, D).
 
     Raises:
         TypeError, ValueError: an option, the images, codes or pairs are not as described.
@@ -109,10 +109,11 @@ class CSN(Network):
         self.part_count = undivided_parts if parts == "none" else 3
         self.part_sizes = {level: part_sizes[level - 2] for level in self.levels}
         self.map_sizes = {level: halve(self.image_size, pooling, level) for level in self.levels}
-        smallest = self.map_sizes[self.levels[-1]]
-        if min(smallest) < 1 or smallest[0] < 4:
+        least, rows = (4 if inclusive_rows else 2), self.map_sizes[self.levels[-1]][0]
+        if rows < least:
             raise ValueError(
-                f"{self.name}: image_size must leave level {self.levels[-1]} four rows, got {self.image_size}"
+                f"{self.name}: image_size must leave level {self.levels[-1]} {least} rows or more, got "
+                f"{self.image_size}, which leave {rows}"
             )
         pools = self._choose_pools(similarity_size, pooling)
         if pooling == "floor" and min(*self.part_sizes.values(), *self.similarity_size) < 2:
