@@ -14,7 +14,15 @@ from .feature_files import Features, check_comparable
 from .fitted import FITTED, fit_comparison
 from .pair_scores import PairScores, Shortlisted
 
-__all__ = ["FITTED", "METRICS", "Comparison", "default_metric", "make_comparison", "prepare_pair"]
+__all__ = [
+    "FITTED",
+    "METRICS",
+    "Comparison",
+    "default_metric",
+    "fit_comparison",
+    "make_comparison",
+    "prepare_pair",
+]
 
 METRICS = ("cosine", "euclidean", "xqda", "mahalanobis", "match")
 

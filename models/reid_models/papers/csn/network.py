@@ -176,13 +176,17 @@ class CSN(Network):
         self._check_codes(codes, "codes")
         return self.layout.embed(codes)
 
+    def part_rows(self, level: int) -> tuple[slice, slice, slice]:
+        """Rows of a level's map that its parts have."""
+        return divide(self.map_sizes[level][0], inclusive=self.inclusive_rows)
+
     def _find_parts(self, level: int, maps: Tensor) -> tuple[Tensor, Tensor | None]:
         """Samples (N, P, C, f, f) and their transforms (N, P, 2, 3)."""
         size = self.part_sizes[level]
         if self.parts == "none":
             transforms = self.localisers[str(level)](maps)
             return sample(maps, transforms, size), transforms
-        stripes = [maps[:, :, rows] for rows in divide(maps.shape[2], inclusive=self.inclusive_rows)]
+        stripes = [maps[:, :, rows] for rows in self.part_rows(level)]
         if self.parts == "central":
             return torch.stack([central_crop(stripe, size) for stripe in stripes], dim=1), None
         samples, transforms = [], []
