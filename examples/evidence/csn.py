@@ -19,12 +19,12 @@ from reid_models.retrieval.protocol import Protocol
 from reid_models.runs.models import Trained
 
 SEEDS = (0, 1, 2)
-STEPS = 120
-ANCHORS = 12
+STEPS = 80
+ANCHORS = 8
 MEASURES = ("rank1", "rank5", "mAP")
 SHORTLISTS = (10, 50, 200)
 #: Every so many queries and gallery images are scored: all 674,160 pairs of each network take too long here.
-SOME = (4, 5)
+SOME = (6, 8)
 #: Name -> options of the network, and whether it has the contrastive loss. Three seeds, then one.
 NETWORKS: Mapping[str, tuple[Mapping[str, Any], bool]] = {
     "L2": ({"levels": [2]}, True),

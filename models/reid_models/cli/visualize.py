@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .._figures import FIGURES, PaperFigure
 from .._suggest import unknown
 from . import arguments
 from .command import Command
@@ -23,7 +25,7 @@ SPLITS = ("train", "query", "gallery")
 
 
 def configure(parser: ArgumentParser) -> None:
-    kinds = "; ".join(f"{name}: {kind.summary}" for name, kind in KINDS.items())
+    kinds = "; ".join(f"{name}: {kind.summary}" for name, kind in (KINDS | _of_papers()).items())
     parser.add_argument("kind", metavar="KIND", help=kinds)
     parser.add_argument(
         "inputs", nargs="*", metavar="INPUT", help="as KIND says; NAME=RUN shows a run under another name"
@@ -64,9 +66,7 @@ def configure(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> None:
-    if options.kind not in KINDS:
-        raise unknown("kind of figure", options.kind, KINDS)
-    kind = KINDS[options.kind]
+    kind = _find_kind(options.kind)
     _check_inputs(options, kind)
     given = [name for name in OWN_OPTIONS if options.get(name) is not None]
     for name in given:
@@ -83,6 +83,31 @@ def run(options: Namespace) -> None:
         raise ValueError(f"--output of a report must end in .html, got {options.output}")
     kind.draw(options)
     print(f"written: {options.output}")
+
+
+def _find_kind(name: str) -> _Kind:
+    """One of ours, of a paper's, or ``package.module:Name``."""
+    known = KINDS | _of_papers()
+    if name in known:
+        return known[name]
+    if ":" in name:
+        return _of_paper(FIGURES.find(name))
+    raise unknown("kind of figure", name, known)
+
+
+def _of_papers() -> dict[str, _Kind]:
+    return {name: _of_paper(figure) for name, figure in FIGURES.items()}
+
+
+def _of_paper(figure: PaperFigure) -> _Kind:
+    return _Kind(figure.summary, (1, MANY), figure.options, functools.partial(_draw_of_paper, figure))
+
+
+def _draw_of_paper(figure: PaperFigure, options: Namespace) -> None:
+    networks = _named_networks(options)
+    given = {name: options[name] for name in figure.options if options.get(name) is not None}
+    dataset = _dataset(options, networks)
+    _save(options, figure.draw(networks, dataset, **given, title=options.title, device=options.device))
 
 
 def _check_inputs(options: Namespace, kind: _Kind) -> None:
@@ -310,7 +335,9 @@ KINDS = {
     "efficiency": _Kind("HENet's score, of a CSV file", (1, 1), (), _draw_efficiency),
     "report": _Kind("a page of runs", (1, MANY), (*_LISTS, "tables_only"), _write_report),
 }
-OWN_OPTIONS = sorted({option for kind in KINDS.values() for option in kind.options})
+OWN_OPTIONS = sorted(
+    {option for kind in KINDS.values() for option in kind.options}
+)  # a paper's are among them
 
 COMMAND = Command(
     name="visualize",
