@@ -110,7 +110,7 @@ def test_report_of_runs_with_an_equals_sign(tmp_path: Path) -> None:
     ("words", "message"),
     [
         (["rank", "RUN"], "unknown kind of figure 'rank'; did you mean \"ranks\"?"),
-        (["similarity", "RUN"], "unknown kind of figure 'similarity'"),
+        (["similaritie", "RUN"], "unknown kind of figure 'similaritie'"),
         (["ranks"], "ranks takes 1 or more INPUT, got 0"),
         (["montage", "RUN"], "montage takes no INPUT, got 1"),
         (["efficiency", "RUN", "RUN"], "efficiency takes 1 INPUT, got 2"),
