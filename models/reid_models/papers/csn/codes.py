@@ -52,14 +52,14 @@ class CodeLayout:
 
     def split(self, codes: Tensor) -> Codes:
         """Views of codes (N, D): nothing is copied."""
-        start, found = 0, []
-        for shapes in (self.maps, self.parts):
-            views = {}
+        start = 0
+        maps: dict[int, Tensor] = {}
+        parts: dict[int, Tensor] = {}
+        for shapes, views in ((self.maps, maps), (self.parts, parts)):
             for level, shape in shapes.items():
                 views[level] = codes[:, start : start + math.prod(shape)].unflatten(1, shape)
                 start += math.prod(shape)
-            found.append(views)
-        return Codes(*found, self.embed(codes), {})
+        return Codes(maps, parts, self.embed(codes), {})
 
     def embed(self, codes: Tensor) -> Tensor:
         """The embedding (N, E) in codes (N, D), a view."""

@@ -120,7 +120,7 @@ class DecisionHead(nn.Module):
             convolution(32, 32, 3),
             convolution(32, 500, 1),
         )
-        self.pool = pooling(rounding)
+        self.channels, self.pool = channels, pooling(rounding)
         self.classifier = nn.Linear(500, 2)
 
     def forward(self, maps: Tensor) -> Tensor:

@@ -298,7 +298,7 @@ class CSN(Network):
         if not megabytes > 0:
             raise ValueError(f"{self.name}: megabytes must be above 0, got {megabytes}")
         height, width = self.similarity_size
-        each = 4 * height * width * (2 * self.head.conv4[0].in_channels + 3 * 500)
+        each = 4 * height * width * (2 * self.head.channels + 3 * 500)
         step = max(1, int(megabytes * 1e6 / each))
         return [slice(start, min(pairs, start + step)) for start in range(0, pairs, step)]
 
