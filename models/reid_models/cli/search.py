@@ -8,9 +8,10 @@ from . import arguments, results
 from .command import Command
 
 if TYPE_CHECKING:
-    from ..retrieval.features import Features
-    from ..retrieval.gallery import Gallery
+    from ..retrieval.features import Features, Source
     from .parsing import ArgumentParser, Namespace
+
+DEFAULT = 100  # length of a shortlist
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -20,7 +21,18 @@ def configure(parser: ArgumentParser) -> None:
         metavar="QUERY",
         help="images, folders of images, or one features file (.safetensors)",
     )
-    parser.add_argument("--index", required=True, metavar="FILE", help="a file of `reid index`")
+    parser.add_argument(
+        "--index",
+        required=True,
+        metavar="FILE",
+        help="a file of `reid index`, or the gallery's codes of a network that compares pairs",
+    )
+    parser.add_argument(
+        "--shortlist",
+        type=int,
+        metavar="K",
+        help="of codes: score each query's K nearest by the network's embeddings (100, or the whole gallery)",
+    )
     parser.add_argument("-k", "--count", type=int, default=10, metavar="N", help="matches of each query")
     arguments.add_model(parser, note="; none: the one that the index was made with, where that was")
     parser.add_argument("--rerank", action="store_true", help="re-rank each query's best candidates")
@@ -35,13 +47,19 @@ def configure(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> None:
     results.check_output(options)
 
+    if options.index.endswith(".safetensors"):
+        _search_codes(options)
+        return
+    if options.shortlist is not None:
+        raise ValueError("--shortlist is for --index CODES.safetensors, of a network that compares pairs")
+
     from ..retrieval.features import choose_device
     from ..retrieval.gallery import Gallery
 
     # Mapped, so that it may be larger than memory; what is mapped is searched on the CPU.
     mapped = choose_device(options.device).type == "cpu"
     gallery = Gallery.load(options.index, device=options.device, mmap=mapped, verify=True)
-    query = _query(options, gallery)
+    query = _query(options, gallery.source)
     chosen = arguments.rerank_options(options) if options.rerank else None
     scores, rows = gallery.search(query, options.count, rerank=chosen, other_cameras=options.other_cameras)
     if options.rerank:
@@ -52,7 +70,35 @@ def run(options: Namespace) -> None:
     results.give(options, results.ranked_lists(*names, meaning=meaning, form=results.form(options)))
 
 
-def _query(options: Namespace, gallery: Gallery) -> Features:
+def _search_codes(options: Namespace) -> None:
+    """In two stages: a shortlist by embedding, then the network's scores."""
+    if options.rerank or options.other_cameras:
+        raise ValueError("--rerank and --other-cameras are for a file of `reid index`, not for codes")
+    if options.count < 1:
+        raise ValueError(f"--count must be at least 1, got {options.count}")
+
+    from ..retrieval.comparison import prepare_pair
+    from ..retrieval.features import choose_device, load_features
+    from ..retrieval.pair_scores import Shortlisted
+    from ..runs.models import load_trained
+
+    gallery = load_features(options.index)
+    path = options.model or (gallery.source.path if gallery.source is not None else "")
+    if not path:
+        raise ValueError(f"--model must be given: {options.index} does not say which model it was made with")
+    size = min(DEFAULT, len(gallery)) if options.shortlist is None else options.shortlist
+    network = load_trained(path).model
+    comparison = Shortlisted(network, size, device=choose_device(options.device), progress=True)
+    query = _query(options, gallery.source)
+    scores, rows = (
+        found[:, : options.count] for found in comparison.best(*prepare_pair(comparison, query, gallery))
+    )
+    names = query.paths, scores, rows, gallery.paths, gallery.identities.tolist()
+    meaning = f"the network's similarity, of a shortlist of {size}"
+    results.give(options, results.ranked_lists(*names, meaning=meaning, form=results.form(options)))
+
+
+def _query(options: Namespace, source: Source | None) -> Features:
     """The queries' features: of a file, or by the model and the settings of the index."""
     from ..retrieval.features import extract_features, load_features
 
@@ -66,7 +112,6 @@ def _query(options: Namespace, gallery: Gallery) -> Features:
     from ..runs.models import load_trained
 
     records = read_images(options.queries)
-    source = gallery.source
     path = options.model or (source.path if source is not None else "")
     if not path:
         raise ValueError(f"--model must be given: {options.index} does not say which model it was made with")
@@ -83,6 +128,7 @@ COMMAND = Command(
     example="""
 reid search QUERY.jpg --index vans.index
 reid search queries --index vans.index -k 20 --rerank --output matches.csv
+reid search QUERY.jpg --index codes.safetensors --shortlist 50
 """,
     configure=configure,
     run=run,

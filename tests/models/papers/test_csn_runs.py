@@ -11,6 +11,8 @@ import pytest
 from reid_models.cli import main
 from reid_models.networks import create_model
 from reid_models.recipes import list_recipes, load_recipe
+from reid_models.retrieval.features import load_features
+from reid_models.runs.models import load_trained
 from reid_models.training.configuration import make_parser, read_configuration
 from reid_models.training.train import train
 
@@ -122,6 +124,26 @@ def test_codes_on_disk(run: Path, capsys: pytest.CaptureFixture[str], tmp_path: 
     assert reid("evaluate", run, "--workers", 0, "--no-rerank", "--json") == 0
     of_run = json.loads(capsys.readouterr().out)
     assert of_files["plain"]["mAP"] == pytest.approx(of_run["plain"]["mAP"], abs=0.02)
+
+
+def test_search_in_two_stages(run: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    options = ("--options.identities", 12, "--options.cameras", 2, "--options.size", "[32,24]")
+    extract = ("extract", "--dataset", "synthetic", *options, "--model", run, "--dtype", "float32")
+    assert reid(*extract, "--workers", 0, "--output", tmp_path / "codes") == 0
+    query, gallery = (tmp_path / "codes" / f"{name}.safetensors" for name in ("query", "gallery"))
+    capsys.readouterr()
+    assert reid("search", query, "--index", gallery, "--shortlist", 5, "-k", 3, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["score"] == "the network's similarity, of a shortlist of 5"
+    model = load_trained(run).model.eval()
+    codes = [load_features(file) for file in (query, gallery)]
+    scores = model.match(codes[0].features, codes[1].features)
+    near = (model.embed(codes[0].features) @ model.embed(codes[1].features).T).topk(5).indices
+    for row, entry in enumerate(found["queries"]):
+        best = scores[row, near[row]].topk(3)
+        assert [match["score"] for match in entry["matches"]] == pytest.approx(best.values.tolist(), rel=1e-3)
+    assert reid("search", query, "--index", gallery, "--shortlist", 500) == 2
+    assert "shortlist must be at most the gallery's" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", ["similarity", "pairs"])
