@@ -5,6 +5,9 @@ namespace reid_ops::similarity_graph::REID_OPS_ISA {
 
 // clang-format off: each needs those before it
 #include "common/cpu_vector.h"
+#include "similarity_graph/cpu_exponential.h"
+#include "similarity_graph/cpu_partial.h"
+#include "similarity_graph/graph_core.h"
 #include "similarity_graph/cpu_graph.h"
 #include "similarity_graph/cpu_affine.h"
 #include "similarity_graph/cpu_walk.h"
