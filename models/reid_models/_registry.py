@@ -131,10 +131,10 @@ def check_class(base: type) -> Callable[[object], None]:
 
 
 def table(attribute: str) -> Callable[[ModuleType], Mapping[str, T]]:
-    """For :class:`Registry`: a room's module lists its things in a mapping of that name."""
+    """For :class:`Registry`: a room's module lists its things in a mapping of that name, if it has any."""
 
     def collect(module: ModuleType) -> Mapping[str, T]:
-        things = getattr(module, attribute, None)
+        things = getattr(module, attribute, {})
         if not isinstance(things, Mapping):
             raise TypeError(f"{module.__file__} must have {attribute}, a mapping from names, got {things!r}")
         return things

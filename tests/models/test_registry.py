@@ -150,10 +150,13 @@ def test_tables_of_rooms(papers: Callable[..., Path]) -> None:
     papers("wrong", things="THINGS = {'three': 3}\n")
     with pytest.raises(TypeError, match="thing 'three' of the room wrong must be callable, got 3"):
         things.find("three")
-    papers("wrong", things="THING = {}\n")
+    papers("wrong", things="THINGS = [3]\n")
     sys.modules.pop("reid_models.papers.wrong.things")
-    with pytest.raises(TypeError, match=r"wrong.things.py must have THINGS, a mapping from names, got None"):
+    with pytest.raises(TypeError, match=r"wrong.things.py must have THINGS, a mapping from names, got \[3\]"):
         list(things)
+    papers("wrong", things="SOMETHING = 3\n")
+    sys.modules.pop("reid_models.papers.wrong.things")
+    assert list(things) == ["double", "len"]
 
 
 def test_looking_a_name_up_imports_no_room() -> None:

@@ -7,13 +7,17 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from .._suggest import unknown
+from ..data import ImageDataset, ImageRecord
 from ..networks.network import Network
+from ..retrieval.features import choose_device
+from ..runs.models import Trained
 from . import style
-from .pictures import usual_shape
+from .pictures import load_picture, usual_shape
 
 TARGETS = ("norm", "class")
 COLORS = "inferno"  # ordered by lightness, so also for the colour-blind and in print
@@ -184,3 +188,34 @@ def plot_cam_panels(
                 extent=(-0.5, width - 0.5, height - 0.5, -0.5),
             )
     return grid.figure
+
+
+def draw_cam(
+    networks: Mapping[str, Trained],
+    records: Sequence[ImageRecord],
+    *,
+    target: str = "norm",
+    layer: str | None = None,
+    device: str = "auto",
+    title: str = "",
+) -> Figure:
+    """Grad-CAM panels of images: image, then a row for each network; see :func:`grad_cam`.
+
+    Args:
+        networks: name -> network.
+        records: the images.
+        target: as for :func:`grad_cam`.
+        layer: likewise.
+        device: ``"auto"``, ``"cpu"`` or a CUDA device.
+        title: of the figure.
+    """
+    maps = {}
+    for name, trained in networks.items():
+        images = ImageDataset(records, size=trained.model.image_size)
+        batch = torch.stack([images[index].image for index in range(len(images))])
+        inputs = trained.extraction["augmentation"].evaluation(batch)
+        model = trained.model.to(choose_device(device))
+        maps[name] = grad_cam(model, inputs, target=target, layer=layer)
+        model.to("cpu")
+    labels = [f"id {record.identity}" for record in records]
+    return plot_cam_panels([load_picture(record) for record in records], maps, labels=labels, title=title)

@@ -30,3 +30,15 @@ def load_picture(record: ImageRecord, size: Sequence[int] | None = None) -> np.n
 def usual_shape(pictures: Sequence[np.ndarray]) -> float:
     """Height over width that most pictures are close to."""
     return float(np.median([picture.shape[0] / picture.shape[1] for picture in pictures]))
+
+
+def draw_records(records: Sequence[ImageRecord], count: int, *, seed: int = 0) -> list[ImageRecord]:
+    """Some of the records, drawn at random, in their order.
+
+    Raises:
+        ValueError: ``count`` below 1.
+    """
+    if count < 1:
+        raise ValueError(f"draw_records: count must be at least 1, got {count}")
+    rows = np.random.default_rng(seed).permutation(len(records))[:count]
+    return [records[int(row)] for row in sorted(rows)]

@@ -1,25 +1,20 @@
-"""Trained networks at work on a dataset: what the figures of a report are made from."""
+"""Rankings of a dataset by trained networks, for figures and reports."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from reid_ops.metrics import RankingReport
 
-from ..data import ImageDataset, ImageRecord, ReidDataset
+from ..data import ReidDataset
 from ..retrieval.comparison import Comparison, default_metric, make_comparison, prepare_pair
-from ..retrieval.features import Features, choose_device, extract_features
+from ..retrieval.features import Features, extract_features
 from ..retrieval.protocol import Protocol
 from ..runs.models import Trained
-from .cam import grad_cam, plot_cam_panels
-from .pictures import load_picture
 from .ranked_lists import RankedList, choose_queries, ranked_lists
 
 
@@ -136,46 +131,3 @@ def list_dataset(
         )
         for name, found in retrievals.items()
     }
-
-
-def draw_records(records: Sequence[ImageRecord], count: int, *, seed: int = 0) -> list[ImageRecord]:
-    """Some of the records, drawn at random, in their order.
-
-    Raises:
-        ValueError: ``count`` below 1.
-    """
-    if count < 1:
-        raise ValueError(f"draw_records: count must be at least 1, got {count}")
-    rows = np.random.default_rng(seed).permutation(len(records))[:count]
-    return [records[int(row)] for row in sorted(rows)]
-
-
-def draw_cam(
-    networks: Mapping[str, Trained],
-    records: Sequence[ImageRecord],
-    *,
-    target: str = "norm",
-    layer: str | None = None,
-    device: str = "auto",
-    title: str = "",
-) -> Figure:
-    """Grad-CAM panels of images: image, then a row for each network; see :func:`grad_cam`.
-
-    Args:
-        networks: name -> network.
-        records: the images.
-        target: as for :func:`grad_cam`.
-        layer: likewise.
-        device: ``"auto"``, ``"cpu"`` or a CUDA device.
-        title: of the figure.
-    """
-    maps = {}
-    for name, trained in networks.items():
-        images = ImageDataset(records, size=trained.model.image_size)
-        batch = torch.stack([images[index].image for index in range(len(images))])
-        inputs = trained.extraction["augmentation"].evaluation(batch)
-        model = trained.model.to(choose_device(device))
-        maps[name] = grad_cam(model, inputs, target=target, layer=layer)
-        model.to("cpu")
-    labels = [f"id {record.identity}" for record in records]
-    return plot_cam_panels([load_picture(record) for record in records], maps, labels=labels, title=title)

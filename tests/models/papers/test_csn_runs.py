@@ -160,7 +160,7 @@ def test_figures(kind: str, run: Path, tmp_path: Path) -> None:
         ("evaluate RUN --metric cosine --shortlist 3", 'shortlist is for the metric "match", got cosine'),
         ("evaluate RUN --match.scores similarity", "unknown option of match 'scores'"),
         ("visualize similarity RUN --top 3 --output FILE", "--top is not an option of similarity"),
-        ("visualize similarity RUN OTHER=RUN --output FILE", "similarity and pairs take one INPUT, got 2"),
+        ("visualize similarity RUN OTHER=RUN --output FILE", "similarity takes 1 INPUT, got 2"),
         ("visualize similarities RUN --output FILE", 'did you mean "similarity"?'),
     ],
 )

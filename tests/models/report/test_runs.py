@@ -21,7 +21,6 @@ from reid_models.report import (
     read_run,
     read_runs,
     report_runs,
-    stage_scores,
 )
 from reid_models.runs.models import load_trained
 from reid_ops import k_reciprocal_rerank
@@ -120,27 +119,6 @@ def test_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         name_paths(["a/run", "./a/run"])
     with pytest.raises(ValueError, match="'n' comes twice"):
         name_paths(["n=a/run", "n=b/run"])
-
-
-def test_stages_of_runs(runs: list[Path], tmp_path: Path) -> None:
-    scores = stage_scores(read_runs(runs))
-    assert list(scores) == ["baseline", "S2"]
-    assert scores["S2"]["rank1"] == pytest.approx(52.0)
-    write_run(tmp_path / "again", "hsgnet", stage=2, weights=False)
-    with pytest.raises(ValueError, match="S2 comes twice"):
-        stage_scores(read_runs([runs[1], tmp_path / "again"]))
-    with pytest.raises(ValueError, match="must be a run on veri776, got synthetic"):
-        stage_scores(read_runs(runs), "veri776")
-    (tmp_path / "again" / "evaluation.json").unlink()
-    with pytest.raises(ValueError, match="again is not evaluated: `reid evaluate"):
-        stage_scores(read_runs([tmp_path / "again"]))
-    recipe = runs[1] / "recipe.yaml"
-    recipe.write_text(recipe.read_text().replace("dataset: synthetic", "dataset: omniglot"))
-    with pytest.raises(ValueError, match="two must be a run on synthetic, got omniglot"):
-        stage_scores(read_runs(runs))
-    (runs[0] / "recipe.yaml").write_text("model: {network: csn}")
-    with pytest.raises(ValueError, match="must be a run of baseline or hsgnet, got 'csn'"):
-        stage_scores(read_runs(runs[:1]))
 
 
 def test_report_of_two_runs(runs: list[Path]) -> None:

@@ -1,4 +1,4 @@
-"""Insertion-stage bars and the efficiency scatter, by what is in them."""
+"""HSGNet's Figs. 6 and 7, by what is in them, and from runs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 from matplotlib.axes import Axes
 
-from reid_models.report import plot_efficiency, plot_stages, read_measurements, reported_stages
+from reid_models.papers.hsgnet.stages import plot_stages, reported_stages, stage_scores
+from reid_models.runs.folders import read_runs
+from tests.models.report.report_support import write_run
 
 
 def bars(axes: Axes) -> list[float]:
@@ -58,51 +60,23 @@ def test_bad_stage_bars() -> None:
         plot_stages({"S1": {"mAP": 101.0}})
 
 
-MODELS = """\
-name,rank1,mean_ap,feature_dim,volume,speed
-HPM,94.2,82.7,3840,356,82
-AlignedReID,91.8,79.3,2048,100,207
-"""
-
-
-def test_efficiency_scatter(tmp_path: Path) -> None:
-    file = tmp_path / "models.csv"
-    file.write_text(MODELS)
-    models = read_measurements(file)
-    assert models["HPM"] == {"rank1": 94.2, "mean_ap": 82.7, "feature_dim": 3840, "volume": 356, "speed": 82}
-    (axes,) = plot_efficiency(models).axes
-    large, small = axes.collections
-    assert [line.get_xydata().tolist() for line in axes.lines] == [[[94.2, 82.7]], [[91.8, 79.3]]]
-    assert large.get_offsets().tolist() == [[94.2, 82.7]]
-    assert small.get_sizes()[0] / large.get_sizes()[0] == pytest.approx(100 / 356)
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == [
-        "1  HPM: 82 frames/s, 356 MB, ES 1.00",
-        "2  AlignedReID: 207 frames/s, 100 MB, ES 2.55",  # as HENet's Table 1 prints it
-    ]
-
-
-def test_numbers_of_models_at_one_place_are_apart() -> None:
-    values = {"rank1": 95.0, "mean_ap": 88.0, "feature_dim": 512.0, "volume": 90.0, "speed": 50.0}
-    figure = plot_efficiency({name: values for name in "abcd"})
-    figure.draw_without_rendering()
-    boxes = [text.get_window_extent() for text in figure.axes[0].texts]
-    assert len(boxes) == 4
-    assert not any(one.overlaps(other) for n, one in enumerate(boxes) for other in boxes[:n])
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("name,rank1\n", "no mean_ap, feature_dim, volume, speed"),
-        (MODELS + "HPM,1,1,1,1,1\n", "line 4 .*name must be new and not empty, got 'HPM'"),
-        (MODELS + "X,1,1,1,big,1\n", "line 4 .*must have numbers"),
-        (MODELS + "X,1,1\n", "line 4 .*must have numbers"),
-    ],
-)
-def test_bad_measurements(tmp_path: Path, content: str, message: str) -> None:
-    file = tmp_path / "models.csv"
-    file.write_text(content)
-    with pytest.raises(ValueError, match=message):
-        read_measurements(file)
-    with pytest.raises(FileNotFoundError, match="must be a CSV file"):
-        read_measurements(tmp_path / "none.csv")
+def test_stages_of_runs(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / "one"), write_run(tmp_path / "two", "hsgnet", stage=2)]
+    scores = stage_scores(read_runs(runs))
+    assert list(scores) == ["baseline", "S2"]
+    assert scores["S2"]["rank1"] == pytest.approx(52.0)
+    write_run(tmp_path / "again", "hsgnet", stage=2, weights=False)
+    with pytest.raises(ValueError, match="S2 comes twice"):
+        stage_scores(read_runs([runs[1], tmp_path / "again"]))
+    with pytest.raises(ValueError, match="must be a run on veri776, got synthetic"):
+        stage_scores(read_runs(runs), "veri776")
+    (tmp_path / "again" / "evaluation.json").unlink()
+    with pytest.raises(ValueError, match="again is not evaluated: `reid evaluate"):
+        stage_scores(read_runs([tmp_path / "again"]))
+    recipe = runs[1] / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("dataset: synthetic", "dataset: omniglot"))
+    with pytest.raises(ValueError, match="two must be a run on synthetic, got omniglot"):
+        stage_scores(read_runs(runs))
+    (runs[0] / "recipe.yaml").write_text("model: {network: csn}")
+    with pytest.raises(ValueError, match="must be a run of baseline or hsgnet, got 'csn'"):
+        stage_scores(read_runs(runs[:1]))

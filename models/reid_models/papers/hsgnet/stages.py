@@ -1,33 +1,24 @@
-"""Insertion-stage bars and the efficiency scatter."""
+"""HSGNet's Figs. 6 and 7: where the module stands."""
 
 from __future__ import annotations
 
-import csv
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from reid_ops.metrics import efficiency_score
+from ..._suggest import unknown
+from ...recipes import load_recipe
+from ...report.legends import legend
+from ...report.style import INK, NORMAL, QUIET, SERIES, SMALL, new_figure, plain, tidy
+from ...runs.folders import Run
+from ...runs.measures import SHARES
 
-from .._suggest import unknown
-from ..recipes import list_recipes, load_recipe
-from ..runs.folders import Run
-from ..runs.measures import SHARES
-from .legends import legend, shorten
-from .style import INK, NORMAL, QUIET, SERIES, SMALL, new_figure, plain, tidy
-
-EFFICIENCY_FIELDS = ("rank1", "mean_ap", "feature_dim", "volume", "speed")
-#: Places of HSGM in HSGNet's Figs. 6 and 7, and how their recipes' names end.
+#: Places of HSGM in Figs. 6 and 7, and how their recipes' names end.
 PLACES = {"baseline": "baseline", "S1": "s1", "S2": "s2", "S3": "hsgnet", "S4": "s4"}
-LARGEST_DOT = 900.0  # square points
-LONGEST_NAME = 30  # characters of a model in the legend
+DATASETS = ("market1501", "veri776")
 
 Scores = Mapping[str, float]
 
@@ -92,9 +83,8 @@ def reported_stages(dataset: str) -> dict[str, dict[str, float]]:
     Raises:
         ValueError: another dataset.
     """
-    known = [name.removesuffix("_s1") for name in list_recipes() if name.endswith("_s1")]
-    if dataset not in known:
-        raise unknown("dataset of HSGNet's Figs. 6 and 7", dataset, known)
+    if dataset not in DATASETS:
+        raise unknown("dataset of HSGNet's Figs. 6 and 7", dataset, DATASETS)
     return {place: dict(load_recipe(f"{dataset}_{suffix}").targets) for place, suffix in PLACES.items()}
 
 
@@ -179,109 +169,3 @@ def _draw_bars(
         ncols=len(sides),
         bbox_to_anchor=(0, -0.1),
     )
-
-
-def read_measurements(path: str | os.PathLike[str]) -> dict[str, dict[str, float]]:
-    """Reads a CSV file of models: ``name`` and rank1, mean_ap, feature_dim, volume (MB), speed (frames/s).
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: a column or value is missing or no number, or a name comes twice; the line is named.
-
-    Example:
-        >>> read_measurements("models.csv")
-        {'HPM': {'rank1': 94.2, 'mean_ap': 82.7, 'feature_dim': 3840.0, 'volume': 356.0, 'speed': 82.0}}
-    """
-    op = "read_measurements"
-    file = Path(path)
-    if not file.is_file():
-        raise FileNotFoundError(f"{op}: path must be a CSV file, got {file}")
-    models: dict[str, dict[str, float]] = {}
-    with file.open(newline="", encoding="utf-8-sig") as stream:
-        reader = csv.DictReader(stream)
-        missing = [name for name in ("name", *EFFICIENCY_FIELDS) if name not in (reader.fieldnames or ())]
-        if missing:
-            raise ValueError(
-                f"{op}: {file} must have the columns name, {', '.join(EFFICIENCY_FIELDS)}: "
-                f"no {', '.join(missing)}"
-            )
-        for row in reader:
-            where = f"line {reader.line_num} of {file}"
-            if not row["name"] or row["name"] in models:
-                raise ValueError(f"{op}: {where}: name must be new and not empty, got {row['name']!r}")
-            try:
-                models[row["name"]] = {field: float(row[field]) for field in EFFICIENCY_FIELDS}
-            except (TypeError, ValueError):
-                got = ", ".join(str(row[field]) for field in EFFICIENCY_FIELDS)
-                raise ValueError(f"{op}: {where}: must have numbers, got {got}") from None
-    return models
-
-
-def plot_efficiency(models: Mapping[str, Mapping[str, float]], *, title: str = "") -> Figure:
-    """Scatter of mAP against rank-1, the area of a marker for a model's size, with its ES (HENet, Fig. 1).
-
-    Args:
-        models: as for :func:`reid_ops.metrics.efficiency_score`: name -> ``rank1``, ``mean_ap`` (percent),
-            ``feature_dim``, ``volume`` (MB), ``speed`` (frames a second).
-        title: of the figure.
-
-    Raises:
-        ValueError: as :func:`reid_ops.metrics.efficiency_score`.
-
-    Example:
-        >>> save_figure(plot_efficiency(read_measurements("models.csv")), "efficiency.svg")
-    """
-    scores = efficiency_score(models)
-    figure = new_figure(8.2, 4.2)
-    axes = figure.add_subplot()
-    largest = max(values["volume"] for values in models.values())
-    dots, labels, sizes = [], [], []
-    for number, (name, values) in enumerate(models.items(), start=1):
-        x, y = values["rank1"], values["mean_ap"]
-        color = SERIES[(number - 1) % len(SERIES)]
-        sizes.append(LARGEST_DOT * values["volume"] / largest)
-        look: dict[str, Any] = {"color": color, "alpha": 0.8, "edgecolors": "white", "linewidths": 0.8}
-        axes.scatter([x], [y], s=sizes[-1], zorder=2 - sizes[-1] / LARGEST_DOT, **look)  # small ones on top
-        # The middle is marked too: the dot of a small model may be too small to be seen.
-        axes.plot([x], [y], marker="+", color=INK, markersize=4, markeredgewidth=0.7, zorder=2.5)
-        dots.append(Line2D([], [], marker="o", linestyle="", color=color, markersize=6))
-        labels.append(
-            f"{number}  {shorten(name, LONGEST_NAME)}: {values['speed']:g} frames/s, "
-            f"{values['volume']:g} MB, ES {scores[name].total:.2f}"
-        )
-    tidy(axes, title=title or "Accuracy, size and speed", xlabel="rank-1 (%)", ylabel="mAP (%)")
-    axes.margins(0.15, 0.2)
-    legend(
-        axes,
-        dots,
-        labels,
-        loc="upper left",
-        bbox_to_anchor=(1.0, 1.0),
-        title="area of the dots: MB",
-        title_fontsize=SMALL,
-        alignment="left",
-    )
-    _number_dots(axes, [(values["rank1"], values["mean_ap"]) for values in models.values()], sizes)
-    return figure
-
-
-def _number_dots(axes: Axes, places: Sequence[tuple[float, float]], sizes: Sequence[float]) -> None:
-    """Numbers from 1 beside dots of these areas (square points), clear of each other if there is room."""
-    axes.figure.draw_without_rendering()  # type: ignore[union-attr,no-untyped-call]
-    points = 72 / axes.figure.dpi
-    taken: list[np.ndarray] = []
-    for number, (place, size) in enumerate(zip(places, sizes, strict=True), start=1):
-        middle = np.asarray(axes.transData.transform(place)) * points
-        beside = np.sqrt(size / np.pi) * np.sqrt(0.5) + 1 + 0.5 * NORMAL  # diagonally, half a number further
-        corners = beside * np.array([(-1, 1), (1, 1), (1, -1), (-1, -1)])
-        free = [
-            corner
-            for corner in corners
-            if all(np.abs(middle + corner - other).max() > 1.3 * NORMAL for other in taken)
-        ]
-        corner = free[0] if free else corners[0]
-        taken.append(middle + corner)
-        axes.annotate(
-            str(number), place, tuple(corner), textcoords="offset points",
-            ha="center", va="center", fontsize=NORMAL, color=INK, fontweight="bold",
-        )  # fmt: skip

@@ -1,0 +1,58 @@
+"""The efficiency scatter, by what is in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from reid_models.report.efficiency import plot_efficiency, read_measurements
+
+MODELS = """\
+name,rank1,mean_ap,feature_dim,volume,speed
+HPM,94.2,82.7,3840,356,82
+AlignedReID,91.8,79.3,2048,100,207
+"""
+
+
+def test_efficiency_scatter(tmp_path: Path) -> None:
+    file = tmp_path / "models.csv"
+    file.write_text(MODELS)
+    models = read_measurements(file)
+    assert models["HPM"] == {"rank1": 94.2, "mean_ap": 82.7, "feature_dim": 3840, "volume": 356, "speed": 82}
+    (axes,) = plot_efficiency(models).axes
+    large, small = axes.collections
+    assert [line.get_xydata().tolist() for line in axes.lines] == [[[94.2, 82.7]], [[91.8, 79.3]]]
+    assert large.get_offsets().tolist() == [[94.2, 82.7]]
+    assert small.get_sizes()[0] / large.get_sizes()[0] == pytest.approx(100 / 356)
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == [
+        "1  HPM: 82 frames/s, 356 MB, ES 1.00",
+        "2  AlignedReID: 207 frames/s, 100 MB, ES 2.55",  # as HENet's Table 1 prints it
+    ]
+
+
+def test_numbers_of_models_at_one_place_are_apart() -> None:
+    values = {"rank1": 95.0, "mean_ap": 88.0, "feature_dim": 512.0, "volume": 90.0, "speed": 50.0}
+    figure = plot_efficiency({name: values for name in "abcd"})
+    figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in figure.axes[0].texts]
+    assert len(boxes) == 4
+    assert not any(one.overlaps(other) for n, one in enumerate(boxes) for other in boxes[:n])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("name,rank1\n", "no mean_ap, feature_dim, volume, speed"),
+        (MODELS + "HPM,1,1,1,1,1\n", "line 4 .*name must be new and not empty, got 'HPM'"),
+        (MODELS + "X,1,1,1,big,1\n", "line 4 .*must have numbers"),
+        (MODELS + "X,1,1\n", "line 4 .*must have numbers"),
+    ],
+)
+def test_bad_measurements(tmp_path: Path, content: str, message: str) -> None:
+    file = tmp_path / "models.csv"
+    file.write_text(content)
+    with pytest.raises(ValueError, match=message):
+        read_measurements(file)
+    with pytest.raises(FileNotFoundError, match="must be a CSV file"):
+        read_measurements(tmp_path / "none.csv")
