@@ -13,6 +13,7 @@ from .candidates import norms_of
 from .neighbours import Neighbours
 
 MAX_K1 = 2**20
+_K2 = 6  # of the published code, where k1 is no smaller
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,11 @@ def check_finite(tensor: Tensor, argument: str, op: str) -> None:
     if not bool(finite.all()):
         row = int((~finite).nonzero()[0])
         raise ValueError(f"{op}: {argument} must be finite, got NaN or infinity in row {row}")
+
+
+def expansion(k1: int, k2: int | None) -> int:
+    """k2, or what it is where it was not given: the published 6, or a smaller k1."""
+    return k2 if k2 is not None else min(_K2, k1)
 
 
 def check_numbers(k1: int, k2: int, lambda_value: float, jaccard: str, op: str) -> None:

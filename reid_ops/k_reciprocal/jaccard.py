@@ -8,10 +8,12 @@ from torch import Tensor
 from .. import _checks
 from .candidates import offset_of
 from .definition import (
+    MAX_K1,
     check_features,
     check_finite,
     check_numbers,
     choose_definition,
+    expansion,
     half_list,
     prepare,
     scale_of,
@@ -27,7 +29,7 @@ def jaccard_distance(
     features: Tensor,
     *,
     k1: int = 20,
-    k2: int = 6,
+    k2: int | None = None,
     jaccard: str = "soft",
     sparse: bool = False,
     preset: str = "zhong",
@@ -50,7 +52,7 @@ def jaccard_distance(
         include_self: as there.
 
     Returns:
-        ``(N, N)``, symmetric, in [0, 1].
+        ``(N, N)``, symmetric to the last bit, in [0, 1], 0 on the diagonal.
 
     Raises:
         TypeError, ValueError: as :func:`k_reciprocal_rerank`.
@@ -61,6 +63,8 @@ def jaccard_distance(
     definition = choose_definition(preset, power, normalize, include_self, None, ("encoded", "cosine"), _OP)
     check_features(features, "features", _OP)
     check_finite(features, "features", _OP)
+    _checks.check_integer(k1, "k1", 1, MAX_K1, _OP)
+    k2 = expansion(k1, k2)
     check_numbers(k1, k2, 0.0, jaccard, _OP)
     features = prepare(features.detach(), _OP)
     features = features - offset_of(features)
@@ -75,19 +79,35 @@ def jaccard_distance(
         scale=scale_of(found.largest, definition.power, definition.normalize, features, items),
         distances=feature_distances(features, definition.power),
     )
-    output = features.new_empty(0 if sparse else items, items)
-    counts, columns, values = [], [], []
+    if sparse:
+        return _sparse(encoding, items, features)
+    output = features.new_empty(items, items)
     for rows in row_blocks(items, items, features):
-        block = features.new_empty(rows.stop - rows.start, items) if sparse else output[rows]
+        encoding.blend(Measured(output[rows]), rows.start, 0.0)
+        # The sums of (i, j) and (j, i) run in other orders: one of them is for both.
+        output[rows, : rows.start] = output[: rows.start, rows].t()
+        corner = output[rows, rows].triu(1)
+        output[rows, rows] = corner + corner.t()
+    return output
+
+
+def _sparse(encoding: Encoding, items: int, features: Tensor) -> Tensor:
+    """The pairs closer than 1; of each pair's two sums that of the lower row is for both."""
+    places = torch.arange(items, device=features.device)
+    above, values = [], []
+    for rows in row_blocks(items, items, features):
+        block = features.new_empty(rows.stop - rows.start, items)
         encoding.blend(Measured(block), rows.start, 0.0)
-        if sparse:
-            near = block < 1
-            counts.append(near.sum(1))
-            columns.append(near.nonzero()[:, 1])
-            values.append(block[near])
-    if not sparse:
-        return output
-    offsets = torch.cat([counts[0].new_zeros(1), torch.cat(counts).cumsum(0)])
+        near = (block < 1) & (places > places[rows, None])
+        row, column = near.nonzero(as_tuple=True)
+        above.append(torch.stack([row + rows.start, column]))
+        values.append(block[near])
+    pairs, distances = torch.cat(above, 1), torch.cat(values)
+    indices = torch.cat([pairs, pairs.flip(0), places.expand(2, items)], 1)
+    found = torch.cat([distances, distances, distances.new_zeros(items)])
+    order = (indices[0] * items + indices[1]).argsort()
+    counts = torch.bincount(indices[0], minlength=items)
+    offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
     return torch.sparse_csr_tensor(
-        offsets, torch.cat(columns), torch.cat(values), (items, items), check_invariants=False
+        offsets, indices[1][order], found[order], (items, items), check_invariants=False
     )

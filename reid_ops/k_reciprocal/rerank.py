@@ -13,6 +13,7 @@ from .definition import (
     check_finite,
     check_numbers,
     choose_definition,
+    expansion,
     given_neighbours,
     half_list,
     joined,
@@ -32,7 +33,7 @@ def k_reciprocal_rerank(
     gallery: Tensor,
     *,
     k1: int = 20,
-    k2: int = 6,
+    k2: int | None = None,
     lambda_value: float = 0.3,
     jaccard: str = "soft",
     topk: int | None = None,
@@ -68,7 +69,7 @@ def k_reciprocal_rerank(
         gallery: features ``(G, D)``, G >= 1, dtype and device of ``query``. Features are used as they are:
             normalise them first if the distance is to be the cosine's.
         k1: length of the neighbour lists, at least 1. More than N gives everybody.
-        k2: neighbours in the local expansion, 1 (none) to k1.
+        k2: neighbours in the local expansion, 1 (none) to k1; None: 6, or k1 where that is less.
         lambda_value: weight of the original distance, in [0, 1].
         jaccard: "soft", as above, or "set": Eq. 5 as printed, :math:`1 - |R^*_q \cap R^*_g| / |R^*_q \cup
             R^*_g|`, which uses neither weights nor ``k2``.
@@ -107,6 +108,8 @@ def k_reciprocal_rerank(
         preset, power, normalize, include_self, blend, ("encoded", "raw", "cosine"), _RERANK
     )
     features = joined(query, gallery, _RERANK)
+    _checks.check_integer(k1, "k1", 1, MAX_K1, _RERANK)
+    k2 = expansion(k1, k2)
     check_numbers(k1, k2, lambda_value, jaccard, _RERANK)
     queries, items = len(query), len(query) + len(gallery)
     if topk is not None:
@@ -199,7 +202,7 @@ def k_reciprocal_rerank_from_distance(
     g_g: Tensor,
     *,
     k1: int = 20,
-    k2: int = 6,
+    k2: int | None = None,
     lambda_value: float = 0.3,
     jaccard: str = "soft",
     topk: int | None = None,
@@ -260,6 +263,8 @@ def k_reciprocal_rerank_from_distance(
             )
     for name, matrix in (("q_g", q_g), ("q_q", q_q), ("g_g", g_g)):
         check_finite(matrix, name, _FROM_DISTANCE)
+    _checks.check_integer(k1, "k1", 1, MAX_K1, _FROM_DISTANCE)
+    k2 = expansion(k1, k2)
     check_numbers(k1, k2, lambda_value, jaccard, _FROM_DISTANCE)
     if topk is not None:
         _checks.check_integer(topk, "topk", 1, gallery, _FROM_DISTANCE)

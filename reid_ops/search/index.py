@@ -11,7 +11,7 @@ from torch import Tensor
 
 from reid_ops import _checks
 from reid_ops.k_reciprocal import k_reciprocal_rerank
-from reid_ops.k_reciprocal.definition import check_numbers
+from reid_ops.k_reciprocal.definition import MAX_K1, check_numbers, expansion
 
 from . import exact
 from .approximate import KINDS, Approximate, RecallReport, import_faiss
@@ -141,7 +141,7 @@ class GalleryIndex(Files):
         query: Any,
         k: int,
         k1: int = 20,
-        k2: int = 6,
+        k2: int | None = None,
         lambda_value: float = 0.3,
         *,
         candidates: int | None = None,
@@ -173,6 +173,8 @@ class GalleryIndex(Files):
             TypeError, ValueError: as :meth:`search` and ``k_reciprocal_rerank``.
         """
         _checks.check_integer(k, "k", 1, 1 << 31, _OP)
+        _checks.check_integer(k1, "k1", 1, MAX_K1, _OP)
+        k2 = expansion(k1, k2)
         check_numbers(k1, k2, lambda_value, "soft", _OP)
         if candidates is None:
             candidates = max(10 * k, 5 * k1, 100)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 import reid_ops
 from reid_ops import reference
+from reid_ops.k_reciprocal import encoding
 from tests.conftest import Backend
 from tests.k_reciprocal import oracles
 
@@ -248,3 +249,30 @@ def test_search_by_an_index(backend: Backend, preset: str) -> None:
     torch.testing.assert_close(result(q, g, preset=preset, index=ExactIndex(g)), expected, rtol=0, atol=1e-12)
     poor = result(q, g, preset=preset, index=ExactIndex(g, lost=10))
     assert poor.isfinite().all() and not torch.equal(poor, expected)
+
+
+@pytest.mark.parametrize("jaccard", ["soft", "set"])
+def test_jaccard_is_a_metric_s_matrix(
+    backend: Backend, jaccard: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Symmetric to the last bit and 0 on the diagonal, as scipy's squareform asks; the sparse one, too."""
+    monkeypatch.setattr(encoding, "_BLOCK_BYTES", 4 * 700)
+    features = torch.cat(clustered(20, 70, 6, backend.device)).float()
+    features[5] = features[60]
+    dense = reid_ops.jaccard_distance(features, k1=8, k2=3, jaccard=jaccard)
+    assert torch.equal(dense, dense.t()) and not dense.diagonal().any()
+    sparse = reid_ops.jaccard_distance(features, k1=8, k2=3, jaccard=jaccard, sparse=True)
+    assert torch.equal(sparse.to_dense(), torch.where(dense < 1, dense, 0))
+    assert sparse.values().numel() == int((dense < 1).sum())
+    indices = sparse.col_indices().tensor_split(sparse.crow_indices()[1:-1].cpu())
+    assert all(torch.equal(each, each.sort().values) for each in indices)
+
+
+def test_k2_follows_a_small_k1(backend: Backend) -> None:
+    q, g = clustered(6, 40, 6, backend.device)
+    for k1 in (3, 20):
+        expected = result(q, g, k1=k1, k2=min(6, k1))
+        assert torch.equal(result(q, g, k1=k1), expected)
+        matrices = (torch.cdist(*each) for each in ((q, g), (q, q), (g, g)))
+        reid_ops.k_reciprocal_rerank_from_distance(*matrices, k1=k1)
+        reid_ops.jaccard_distance(g, k1=k1)
