@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torchvision.transforms import InterpolationMode, v2
 
 from reid_ops import augment
 
 from .._suggest import unknown
+
+if TYPE_CHECKING:
+    from torchvision.transforms import v2
 
 AFFINE = ("degrees", "translate", "scale", "shear", "fill")
 CHANNELS = ("rgb", "bgr")
@@ -115,6 +117,9 @@ def random_affine(given: Mapping[str, Any] | None) -> v2.RandomAffine | None:
     for key in given:
         if key not in AFFINE:
             raise unknown("field of affine", key, AFFINE)
+    # Here, not above: torchvision takes as long to import as torch, and `reid search` can do without.
+    from torchvision.transforms import InterpolationMode, v2
+
     try:
         return v2.RandomAffine(**{"degrees": 0, **given}, interpolation=InterpolationMode.BILINEAR)
     except (TypeError, ValueError) as error:

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
-from torchvision.transforms.v2 import functional
 
 from .._progress import track
 from .decoding import decode_image
@@ -65,6 +64,8 @@ class ImageDataset(Dataset[Sample]):
                 )
         self.records = tuple(records)
         self.size = None if size is None else [int(length) for length in size]
+        if self.size is not None:  # as in augmentation.py; here, or every worker would
+            import torchvision.transforms.v2  # noqa: F401
         self.identities = [r.identity if labels is None else labels[r.identity] for r in self.records]
 
     def __len__(self) -> int:
@@ -74,6 +75,8 @@ class ImageDataset(Dataset[Sample]):
         record = self.records[index]
         image = decode_image(record)
         if self.size is not None and list(image.shape[1:]) != self.size:
+            from torchvision.transforms.v2 import functional
+
             image = functional.resize(image, self.size, antialias=True)
         return Sample(image, self.identities[index], record.camera)
 
