@@ -116,7 +116,6 @@ def _check(x: Tensor, stripes: int, stacked: bool) -> None:
 @_dispatch.registers
 def _register(library: str) -> None:
     """Fake kernels (shapes for tracing) and gradients of the two operators in ``library``."""
-    ops = getattr(torch.ops, library)
 
     @torch.library.register_fake(f"{library}::stripe_pool")
     def _(x: Tensor, stripes: int, with_argmax: bool) -> tuple[Tensor, Tensor]:
@@ -144,7 +143,8 @@ def _register(library: str) -> None:
         if grad is None:
             return None, None, None
         (argmax,) = ctx.saved_tensors
-        return ops.stripe_pool_backward(grad, argmax, ctx.stripes, *ctx.size, ctx.channels_last), None, None
+        layout = (ctx.stripes, *ctx.size, ctx.channels_last)
+        return _dispatch.call_in(library, "stripe_pool_backward", grad, argmax, *layout), None, None
 
     def save_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         _, argmax, ctx.stripes, *_ = inputs
@@ -153,8 +153,9 @@ def _register(library: str) -> None:
     def backward_backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         """The gradient is linear in the output's: what it took to a position is taken from there."""
         (argmax,) = ctx.saved_tensors
-        again = torch.is_grad_enabled() and upstream.requires_grad  # a third derivative needs its positions
-        mean = ops.stripe_pool(upstream, ctx.stripes, again)[0][:, :, 1]
+        # With positions where there may be a third derivative.
+        pooled = _dispatch.call_in(library, "stripe_pool", upstream, ctx.stripes, torch.is_grad_enabled())
+        mean = pooled[0][:, :, 1]
         positions = argmax.long().transpose(1, 2)
         chosen = upstream.flatten(2).gather(2, positions).transpose(1, 2)
         return torch.stack([chosen, mean], 2), None, None, None, None, None

@@ -196,6 +196,21 @@ def _of_module(name: str) -> Callable[[random.Random], Arguments]:
 
 _PASSES = _Module(random.Random(0)).calls(random.Random(0))
 
+
+def stripe_pool(rng: random.Random) -> Arguments:
+    stripes = _size(rng)
+    x = torch.randn(rng.randint(0, 3), _size(rng, 40), stripes * _size(rng, 4), _size(rng, 9)).to(_float(rng))
+    if rng.random() < 0.5:
+        x = x.contiguous(memory_format=torch.channels_last)
+    return [x, stripes, rng.random() < 0.5]
+
+
+def stripe_pool_backward(rng: random.Random) -> Arguments:
+    x, stripes, _ = stripe_pool(rng)
+    output, argmax = torch.ops.reid_ops.stripe_pool(x, stripes, True)
+    return [torch.randn_like(output), argmax, stripes, *x.shape[2:], rng.random() < 0.5]
+
+
 CALLS: dict[str, Callable[[random.Random], Arguments]] = {
     "part_correlation": part_correlation,
     "part_correlation_backward": part_correlation_backward,
@@ -204,6 +219,8 @@ CALLS: dict[str, Callable[[random.Random], Arguments]] = {
     "augment": augment,
     "similarity_graph": similarity_graph,
     "similarity_graph_backward": similarity_graph_backward,
+    "stripe_pool": stripe_pool,
+    "stripe_pool_backward": stripe_pool_backward,
     **{f"similarity_graph_{name}": _of_module(name) for name in _PASSES},
 }
 

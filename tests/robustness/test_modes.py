@@ -21,6 +21,7 @@ DIFFERENTIABLE: dict[str, Callable[[Tensor], Tensor]] = {
     "random_erase": lambda x: reid_ops.random_erase(x, p=1.0, seed=1),  # type: ignore[return-value, dict-item]
     "occlude": lambda x: reid_ops.occlude(x, 0.3, "both"),
     "similarity_graph": lambda x: reid_ops.similarity_graph(x.mean(1)),
+    "stripe_pool": lambda x: reid_ops.stripe_pool(x, 4, stacked=True),
 }
 
 
@@ -69,7 +70,7 @@ def test_vmap(backend: Backend, name: str) -> None:
     torch.testing.assert_close(torch.vmap(torch.func.grad(loss))(x), gradients)
 
 
-@pytest.mark.parametrize("name", ["part_correlation", "similarity_graph"])
+@pytest.mark.parametrize("name", ["part_correlation", "similarity_graph", "stripe_pool"])
 def test_second_derivatives_by_func(backend: Backend, name: str) -> None:
     function, x = functions(backend)[name], images(backend)[:1, :, :4, :4]
 
