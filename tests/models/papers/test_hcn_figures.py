@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from reid_models.cli import main
 from reid_models.papers.hcn.drawing import FIGURE_4, measure_list, plot_average_precision, plot_head_losses
 from reid_models.report.style import save_figure
 from reid_models.runs.metrics_log import MetricsLog
@@ -62,3 +63,17 @@ def test_bad_figures() -> None:
         plot_head_losses({"a": runs}, window=0)
     with pytest.raises(ValueError, match="panels must hold at least one"):
         plot_head_losses({})
+
+
+def test_kinds_of_visualize(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("hcn", "resnet"):
+        (tmp_path / name).mkdir()
+        rows = ["epoch,step,step/cross_entropy(r5)", *(f"0,{20 * i},{4 - i}" for i in range(4))]
+        (tmp_path / name / "metrics.csv").write_text("\n".join(rows) + "\n")
+    runs = [f"HCN={tmp_path / 'hcn'}", f"ResNet-50={tmp_path / 'resnet'}"]
+    output = tmp_path / "figure.svg"
+    assert main(["visualize", "head_losses", *runs, "--window", "2", "--output", str(output)]) == 0
+    assert output.stat().st_size > 2000
+    assert main(["visualize", "average_precision", "--output", str(tmp_path / "figure.png")]) == 0
+    assert main(["visualize", "head_losses", *runs, "--head", "c1", "--output", str(output)]) == 2
+    assert "must have logged step/cross_entropy(c1)" in capsys.readouterr().err
