@@ -94,7 +94,7 @@ def fastest_formulations(model: Any, codes: Tensor, pairs: int) -> dict[str, str
         for name in _names(signal, parts, pairs):
             call = functools.partial(known[name].function, signal, parts, pool=correlate.pool, pairs=rows)
             _agree(name, call(), expected)
-            seconds[name] = _quickest(call, 3)
+            seconds[name] = _quickest(call, 2)
         found[level] = min(seconds, key=seconds.__getitem__)
     return found
 
@@ -124,7 +124,7 @@ def measure_pairs(images: int, some: dict[str, int]) -> dict[str, Any]:
     model = make_network()
     left, right = make_images(images, 1), make_images(images, 2)
     codes = model.encode(left), model.encode(right)
-    names = fastest_formulations(model, codes[0][:32], 64)
+    names = fastest_formulations(model, codes[0][:16], 16)
     other = by_pytorch(model, names)
     listed = torch.randint(0, images, (max(some.values()), 2), generator=torch.Generator().manual_seed(3))
     scores = model.match(*codes)
@@ -228,7 +228,7 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m benchmarks.csn_pairs", description=__doc__.splitlines()[0]
     )
     add = options.add_argument
-    add("--quick", action="store_true", help="20 x 20 images, 8 triples, no memory: a first look")
+    add("--quick", action="store_true", help="12 x 12 images, 4 triples, no memory: a first look")
     add("--threads", type=int, default=available_cores(), help="default: %(default)s")
     add("--json", type=Path, metavar="PATH", help="write the results")
     add("--keep", action="store_true", help="write them to benchmarks/results/ under their proper name")
@@ -261,8 +261,8 @@ def _run(options: argparse.Namespace) -> None:
     quick = options.quick
     with watch.window():
         records = [
-            measure_pairs(20, {"pair by pair": 10, "PyTorch": 100}) if quick else measure_pairs(IMAGES, SOME),
-            measure_training(8 if quick else TRIPLES, 2),
+            measure_pairs(12, {"pair by pair": 6, "PyTorch": 48}) if quick else measure_pairs(IMAGES, SOME),
+            measure_training(4 if quick else TRIPLES, 2),
         ]
     for gallery in () if quick else _MEMORY:
         command = [sys.executable, "-m", "benchmarks.csn_pairs", "--threads", str(options.threads)]
