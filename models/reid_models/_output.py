@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+READ = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".safetensors", ".ckpt", ".csv")  # from folders of inputs
 DEAD = 24 * 3600.0  # seconds after which an unfinished file that nobody writes to is a killed process's
 
 
@@ -49,32 +50,45 @@ def replacing(path: str | os.PathLike[str], argument: str = "path") -> Iterator[
         unfinished.unlink(missing_ok=True)
 
 
-def check_folder(
-    path: str | os.PathLike[str], argument: str = "path", inputs: Iterable[str | os.PathLike[str]] = ()
-) -> None:
+def check_folder(path: str | os.PathLike[str], argument: str = "path") -> None:
     """Raises unless the file could be written: for before the work starts.
 
     Args:
         path: the file to be.
         argument: what the caller calls it.
-        inputs: files that the work reads, none of which may be the one that it writes.
 
     Raises:
         OSError: the folder is not there or can't be written to, or a folder has that name.
-        ValueError: a device, a pipe or a socket has that name, or it is one of the inputs.
+        ValueError: a device, a pipe or a socket has that name.
     """
     target = Path(path).resolve()
     if not target.parent.is_dir():
         raise FileNotFoundError(f"{argument} must be in a folder that exists, got {path}")
     if target.is_dir():
         raise IsADirectoryError(f"{argument} must be a file, got the folder {path}")
-    if target.exists():
-        if not target.is_file():
-            raise ValueError(f"{argument} must be a file, got {path}, which is a device, a pipe or a socket")
-        for given in inputs:
-            if os.path.exists(given) and os.path.samefile(given, target):
-                raise ValueError(f"{argument} must not be one of the files that are read, got {path}")
+    if target.exists() and not target.is_file():
+        raise ValueError(f"{argument} must be a file, got {path}, which is a device, a pipe or a socket")
     check_writable(target.parent, path, argument)
+
+
+def check_not_input(
+    path: str | os.PathLike[str], argument: str, inputs: Iterable[str | os.PathLike[str]]
+) -> None:
+    """Raises ``ValueError`` if the file to be is one of the inputs, or an image, weights or data in one.
+
+    Args:
+        path: the file to be.
+        argument: what the caller calls it.
+        inputs: files and folders that the work may read; what does not exist is passed over.
+    """
+    target = Path(path).resolve()
+    if not target.is_file():
+        return
+    for given in inputs:
+        is_it = os.path.exists(given) and os.path.samefile(given, target)
+        inside = os.path.isdir(given) and target.is_relative_to(Path(given).resolve())
+        if is_it or (inside and target.suffix.lower() in READ):
+            raise ValueError(f"{argument} must not be one of the files that are read, got {path}")
 
 
 def check_writable(folder: Path, path: str | os.PathLike[str], argument: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from reid_models._output import DEAD, check_folder, replacing
+from reid_models._output import DEAD, check_folder, check_not_input, replacing
 
 ROOT = Path(__file__).parents[2]
 
@@ -131,6 +131,8 @@ def test_an_input_is_no_output(tmp_path: Path) -> None:
     file, link = tmp_path / "a.safetensors", tmp_path / "link"
     file.write_text("model")
     link.symlink_to(file)
-    with pytest.raises(ValueError, match="--output must not be one of the files that are read"):
-        check_folder(link, "--output", inputs=[tmp_path / "gone", file])
-    check_folder(file, "--output", inputs=[tmp_path / "gone"])
+    for inputs in ([tmp_path / "gone", file], [tmp_path]):
+        with pytest.raises(ValueError, match="--output must not be one of the files that are read"):
+            check_not_input(link, "--output", inputs)
+    check_not_input(file, "--output", [tmp_path / "gone"])
+    check_not_input(tmp_path / "new.safetensors", "--output", [tmp_path])

@@ -4,9 +4,9 @@
     python -m tests.robustness.fuzz raw --calls 100000 --seed 7
 
 A call follows from the seed and its number alone, so that one that fails can be made again: `--first N
---calls 1`. Calls are made in a process of their own, which has a limit of memory, and which is watched: a call
-of more than 20 seconds is a hang. An answer may have no NaN where nothing of what was given has one; errors are
-ValueError, TypeError, RuntimeError or MemoryError, with a text.
+--calls 1`. Calls are made in a process of their own, which has a limit of memory, and which is watched:
+a call of more than 20 seconds is a hang. An answer may have no NaN where nothing of what was given has one;
+errors are ValueError, TypeError, RuntimeError or MemoryError, with a text.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 ROOT = Path(__file__).parents[2]
 MEMORY = 6 << 30  # bytes of address space beyond what the libraries take
 HANG = 20.0  # seconds
+MODULE = "tests.robustness.fuzz"
 EXPECTED = (ValueError, TypeError, RuntimeError, MemoryError)
 DTYPES = (torch.float32,) * 4 + (
     torch.float64,
@@ -141,7 +142,7 @@ def public(chance: Chance) -> Call:
 
 
 def raw(chance: Chance) -> Call:
-    """A call of an operator: one that a public function made, with arguments spoilt, or one by its schema alone."""
+    """A call of an operator: a public function's, with arguments spoilt, or one by its schema alone."""
     import reid_ops  # noqa: F401  (registers them)
 
     chance.finite = False
@@ -204,7 +205,7 @@ def _recorded(chance: Chance) -> list[tuple[Any, tuple[Any, ...]]]:
 
 
 def _spoilt(chance: Chance, value: Any) -> Any:
-    """Another value of the same type: the wrong size, the wrong numbers, at times the wrong type after all."""
+    """Another value of the same type: the wrong size, the wrong numbers, at times the wrong type."""
     if isinstance(value, Tensor) and chance.random.random() < 0.9:
         kind = chance.pick(("shorter", "longer", "numbers", "numbers", "empty", "dtype", "turned"))
         if kind == "numbers" and not value.is_floating_point():
@@ -369,7 +370,7 @@ def numbers(value: Any) -> Iterator[Tensor]:
 
 
 def judge(call: Call, chance: Chance) -> str:
-    """What came of a call: "answer", the name of an expected error, or what is wrong, which starts with "!"."""
+    """What came of a call: "answer", an expected error's name, or what is wrong, starting with "!"."""
     _, function, arguments, options = call
     try:
         answer = function(*arguments, **options)
@@ -437,22 +438,15 @@ def run(kind: str, seed: int, first: int, calls: int) -> tuple[list[str], int]:
         progress = Path(folder) / "progress"
         while first < end:
             progress.write_text(f"{first:12d}")
-            words = [
-                sys.executable,
-                "-m",
-                __spec__.name if __spec__ else __name__,
-                kind,
-                "--here",
-                str(progress),
-            ]
+            words = [sys.executable, "-m", MODULE, kind, "--here", str(progress)]
             words += ["--seed", str(seed), "--first", str(first), "--calls", str(end - first)]
-            with subprocess.Popen(
-                words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-            ) as child:
-                hangs = _watch(child, progress)
-                text = child.stdout.read() if child.stdout else ""
+            with (Path(folder) / "output").open("w+") as output:
+                with subprocess.Popen(words, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT) as child:
+                    hangs = _watch(child, progress)
+                output.seek(0)
+                text = output.read()
             wrong += [line for line in text.splitlines() if line.startswith("call ")]
-            if child.returncode in (0, 1) and " calls: " in text:
+            if child.returncode in (0, 1) and f"{end - first} calls: " in text:
                 break
             at = int(progress.read_text())
             what = "hangs" if hangs else f"ends the process ({child.returncode})"
@@ -461,8 +455,8 @@ def run(kind: str, seed: int, first: int, calls: int) -> tuple[list[str], int]:
     return wrong, calls
 
 
-def _watch(child: subprocess.Popen[str], progress: Path) -> bool:
-    """Waits for the process; kills it if one call takes too long. (A pipe holds what it prints meanwhile.)"""
+def _watch(child: subprocess.Popen[bytes], progress: Path) -> bool:
+    """Waits for the process; kills it if one call takes too long."""
     last, since = "", time.monotonic()
     while child.poll() is None:
         time.sleep(0.05)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import codecs
+import contextlib
 import csv
 import importlib
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import ModuleType
+from typing import Any
 
+from .._output import check_not_input
 from .._suggest import unknown
+from .._text import visible
 
 #: Commands in the order of ``reid --help``; each is the module of that name in this package.
 COMMANDS = (
@@ -50,7 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     prefix = "reid"
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="surrogateescape")  # names of files that are not UTF-8, as they are
+        # Names that are not UTF-8 as they are; what a console of another encoding lacks as its number.
+        utf8 = codecs.lookup(sys.stdout.encoding).name == "utf-8"
+        sys.stdout.reconfigure(errors="surrogateescape" if utf8 else "backslashreplace")
     try:
         if not words or words[0] in ("-h", "--help"):
             print(_overview())
@@ -62,7 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise unknown("command", words[0], COMMANDS)
         prefix = f"reid {words[0]}"
         _run(words[0], words[1:])
-        sys.stdout.flush()
+        if sys.stdout is not None:  # it was closed before the process began
+            sys.stdout.flush()
     except SystemExit as stop:  # of --help
         return stop.code if isinstance(stop.code, int) else 0
     except KeyboardInterrupt as stop:
@@ -83,7 +91,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(name: str, words: Sequence[str]) -> None:
     command = _module(name).COMMAND
-    command.run(_module("parsing").read(command, words))
+    options = _module("parsing").read(command, words)
+    output = vars(options).get("output")
+    if isinstance(output, str):
+        check_not_input(output, "--output", _words_of(options))
+    command.run(options)
+
+
+def _words_of(options: Any) -> Iterator[str]:
+    """Every word of a command but its output: some of them are files that it reads."""
+    for name, value in vars(options).items():
+        words = value if isinstance(value, list) else [value]
+        yield from (word for word in words if name != "output" and isinstance(word, str))
 
 
 def _module(name: str) -> ModuleType:
@@ -105,7 +124,9 @@ def _overview() -> str:
 def _fail(prefix: str, message: str, error: Exception) -> int:
     if os.environ.get(TRACEBACK):
         raise error
-    print(f"{prefix}: {_one_line(message) or type(error).__name__}", file=sys.stderr)
+    text = visible(_one_line(message) or type(error).__name__)
+    with contextlib.suppress(OSError):  # stderr may be closed or full as well; the status says it
+        print(f"{prefix}: {text}", file=sys.stderr)
     return USAGE
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .._output import check_folder, replacing
+from .._text import visible
 
 if TYPE_CHECKING:
     from .parsing import Namespace
@@ -110,8 +111,8 @@ def ranked_lists(
         return as_csv(("query", "rank", "score", "path", "identity"), table)
     lines = []
     for query, *row in found:
-        lines.append(f"{query}\n")
-        lines += [f"{rank:4}  {score:.4f}  {path}\n" for rank, score, path, _ in matches(*row)]
+        lines.append(f"{visible(query)}\n")
+        lines += [f"{rank:4}  {score:.4f}  {visible(path)}\n" for rank, score, path, _ in matches(*row)]
     return "".join(lines)
 
 

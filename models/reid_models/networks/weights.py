@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from .._output import replacing
 from .network import Network
 from .registry import create_model, model_name
 
-FORMAT = "reid_models 2"
+FORMAT = "reid_models 3"
 SHOWN = 3  # names in an error message
 
 
@@ -39,11 +41,14 @@ def save_model(model: Network, path: str | os.PathLike[str]) -> None:
     """
     if not isinstance(model, Network):
         raise TypeError(f"save_model: model must be one of create_model, got {type(model).__name__}")
-    description = {"name": model_name(model), "num_classes": model.num_classes, "options": model.options}
+    description = json.dumps(
+        {"name": model_name(model), "num_classes": model.num_classes, "options": model.options}
+    )
     tensors = {key: tensor.detach().contiguous() for key, tensor in model.state_dict().items()}
     with replacing(path, "save_model: path") as unfinished:
         try:
-            save_file(tensors, unfinished, {"format": FORMAT, "model": json.dumps(description)})
+            digest = _digest(description, tensors)
+            save_file(tensors, unfinished, {"format": FORMAT, "model": description, "digest": digest})
         except SafetensorError as error:
             raise OSError(f"save_model: {path} can't be written ({error})") from error
 
@@ -70,7 +75,15 @@ def load_model(path: str | os.PathLike[str], *, impl: str | None = None) -> Netw
         name, num_classes, options = (description[key] for key in ("name", "num_classes", "options"))
         if impl is not None and "impl" in options:
             options = {**options, "impl": impl}
+        if "pretrained" in options:
+            raise ValueError("options must not have pretrained")  # a file must not make anyone download
+        # First without memory: a small file may claim millions of classes.
+        with torch.device("meta"):
+            claimed = create_model(name, num_classes, **options)
+        _check_fit(claimed, tensors, Path(path), "load_model")
         model = create_model(name, num_classes, **options)
+    except _UnfitError:
+        raise
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"load_model: {path} does not describe a model ({error})") from error
     _fill(model, tensors, Path(path), "load_model")
@@ -114,6 +127,8 @@ def _read(path: Path, function: str) -> tuple[dict[str, Tensor], dict[str, Any]]
     if metadata.get("format") != FORMAT:
         got = metadata.get("format")
         raise ValueError(f"{function}: {path} must be a file of save_model ({FORMAT!r}), got {got!r}")
+    if metadata.get("digest") != _digest(metadata.get("model", ""), tensors):
+        raise ValueError(f"{function}: {path} is damaged: its checksum is another")
     try:
         description = json.loads(metadata.get("model", ""))
     except json.JSONDecodeError as error:
@@ -123,8 +138,27 @@ def _read(path: Path, function: str) -> tuple[dict[str, Tensor], dict[str, Any]]
     return tensors, description
 
 
+class _UnfitError(ValueError):
+    """The weights are those of another architecture."""
+
+
+def _digest(description: str, tensors: Mapping[str, Tensor]) -> str:
+    """32 hexadecimal digits of all that a file says."""
+    digest = hashlib.blake2b(description.encode(), digest_size=16)
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
 def _fill(model: Network, tensors: dict[str, Tensor], path: Path, function: str) -> None:
     """All tensors or none: names and shapes are compared first."""
+    _check_fit(model, tensors, path, function)
+    with torch.no_grad():
+        model.load_state_dict(tensors)
+
+
+def _check_fit(model: Network, tensors: Mapping[str, Tensor], path: Path, function: str) -> None:
     expected = model.state_dict()
     problems = [f"{key} is missing" for key in expected if key not in tensors]
     problems += [f"{key} is not in the model" for key in tensors if key not in expected]
@@ -135,9 +169,7 @@ def _fill(model: Network, tensors: dict[str, Tensor], path: Path, function: str)
     ]
     if problems:
         more = f", and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
-        raise ValueError(
+        raise _UnfitError(
             f"{function}: {path} holds weights of another architecture than this {model.name}: "
             f"{'; '.join(problems[:SHOWN])}{more}"
         )
-    with torch.no_grad():
-        model.load_state_dict(tensors)

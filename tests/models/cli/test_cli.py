@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -194,3 +195,48 @@ def test_without_the_packages_of_the_extra(missing: tuple[str, ...], words: str,
     message = f'reid {words.split()[0]}: needs the package {named}: pip install "reid-ops[models]"\n'
     assert (ran.returncode, ran.stderr) == (2, message)
     assert ran.stdout.startswith("usage: reid COMMAND")
+
+
+def test_control_characters_do_not_reach_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(options: Namespace) -> None:
+        raise ValueError(f"name must be a file, got {options.name}")
+
+    add_command(monkeypatch, run)
+    assert main(["probe", "a\x1b[2J\x9b.png"]) == 2
+    assert capsys.readouterr().err == "reid probe: name must be a file, got a\\x1b[2J\\x9b.png\n"
+
+
+def test_an_output_that_is_an_input_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = tmp_path / "a.json"
+    image.write_text("precious")
+    for words in ([str(image), "--index", "i"], ["b", "--index", str(image)]):
+        assert main(["search", *words, "--output", str(image)]) == 2
+        expected = f"reid search: --output must not be one of the files that are read, got {image}\n"
+        assert capsys.readouterr().err == expected
+    assert image.read_text() == "precious"
+
+
+def python(
+    *words: str, stdout: Any = subprocess.PIPE, **environment: str
+) -> subprocess.CompletedProcess[bytes]:
+    variables = {**os.environ, "PYTHONPATH": f"{ROOT}/models:{ROOT}", **environment}
+    return subprocess.run([sys.executable, *words], stdout=stdout, stderr=subprocess.PIPE, env=variables)
+
+
+def test_closed_and_full_outputs_are_one_line() -> None:
+    closed = (
+        "import os, sys; os.close(1); os.execv(sys.executable, ['python', '-m', 'reid_models', '--version'])"
+    )
+    ran = python("-c", closed)
+    assert (ran.returncode, ran.stderr) == (0, b"")
+    with Path("/dev/full").open("wb") as full:
+        ran = python("-m", "reid_models", "--version", stdout=full)
+    assert ran.returncode == 2 and ran.stderr.startswith(b"reid: ") and ran.stderr.count(b"\n") == 1
+
+
+def test_consoles_of_other_encodings_show_what_they_can() -> None:
+    program = "from reid_models import cli; cli._run = lambda *_: print(chr(0x732b)); cli.main(['search'])"
+    ran = python("-c", program, PYTHONIOENCODING="cp1252")
+    assert (ran.returncode, ran.stdout) == (0, b"\\u732b\n")

@@ -336,10 +336,10 @@ def test_files_that_are_no_models(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"must be a file of save_model"):
         load_model(path)
     save_file({"weight": torch.ones(1)}, path, {"format": "reid_models 1", "model": "{}"})
-    with pytest.raises(ValueError, match=r"\('reid_models 2'\), got 'reid_models 1'"):
+    with pytest.raises(ValueError, match=r"\('reid_models 3'\), got 'reid_models 1'"):
         load_model(path)
     description = json.dumps({"name": "resnet", "num_classes": 3, "options": {}})
-    save_file({"weight": torch.ones(1)}, path, {"format": "reid_models 2", "model": description})
+    save_file({"weight": torch.ones(1)}, path, {"format": "reid_models 3", "model": description})
     with pytest.raises(ValueError, match=r"does not describe a model .*unknown model 'resnet'"):
         load_model(path)
 

@@ -283,7 +283,7 @@ def test_other_files_are_refused(model: Network, tmp_path: Path) -> None:
             load_features(file)
     save_model(model, file)
     with pytest.raises(
-        ValueError, match=r"must be a file of features \('reid_features 2'\), got 'reid_models 2'"
+        ValueError, match=r"must be a file of features \('reid_features 2'\), got 'reid_models 3'"
     ):
         load_features(file)
 
