@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -314,7 +315,8 @@ class HSGM(nn.Module):
             nothing: Tensor = sum(p.sum() * 0 for p in parameters)  # type: ignore[assignment]
             return x * self._plan.residual + nothing.to(x.dtype)  # the parameters' gradients are zeros
         running_mean, running_var = self.running_mean.to(precise), self.running_var.to(precise)
-        with torch.autocast(x.device.type, enabled=False):
+        # Meta tensors have no autocast that could be left.
+        with nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False):
             y = reference.hsgm(
                 x, theta, delta, weight, bias, running_mean, running_var,
                 divisions=self.divisions, scales=self.scales, neighborhood=self.neighborhood,

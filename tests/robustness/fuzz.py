@@ -437,7 +437,7 @@ def run(kind: str, seed: int, first: int, calls: int) -> tuple[list[str], int]:
     with TemporaryDirectory() as folder:
         progress = Path(folder) / "progress"
         while first < end:
-            progress.write_text(f"{first:12d}")
+            progress.write_text("")
             words = [sys.executable, "-m", MODULE, kind, "--here", str(progress)]
             words += ["--seed", str(seed), "--first", str(first), "--calls", str(end - first)]
             with (Path(folder) / "output").open("w+") as output:
@@ -448,7 +448,7 @@ def run(kind: str, seed: int, first: int, calls: int) -> tuple[list[str], int]:
             wrong += [line for line in text.splitlines() if line.startswith("call ")]
             if child.returncode in (0, 1) and f"{end - first} calls: " in text:
                 break
-            at = int(progress.read_text())
+            at = int(progress.read_text().strip() or first)
             what = "hangs" if hangs else f"ends the process ({child.returncode})"
             wrong.append(f"call {at}: {what}; {text[-600:]}")
             first = at + 1

@@ -20,6 +20,7 @@ from reid_models.networks import (
     load_weights,
     measure_complexity,
     save_model,
+    weights,
 )
 from reid_models.papers.hsgnet.network import HSGNET_VARIANTS
 from reid_ops import HSGM
@@ -338,10 +339,46 @@ def test_files_that_are_no_models(tmp_path: Path) -> None:
     save_file({"weight": torch.ones(1)}, path, {"format": "reid_models 1", "model": "{}"})
     with pytest.raises(ValueError, match=r"\('reid_models 3'\), got 'reid_models 1'"):
         load_model(path)
-    description = json.dumps({"name": "resnet", "num_classes": 3, "options": {}})
-    save_file({"weight": torch.ones(1)}, path, {"format": "reid_models 3", "model": description})
+    write_crafted(path, {"name": "resnet", "num_classes": 3, "options": {}})
     with pytest.raises(ValueError, match=r"does not describe a model .*unknown model 'resnet'"):
         load_model(path)
+    write_crafted(path, {"name": "baseline", "num_classes": 3, "options": {"pretrained": True}})
+    with pytest.raises(ValueError, match=r"does not describe a model \(options must not have pretrained\)"):
+        load_model(path)
+
+
+def write_crafted(path: Path, description: dict[str, Any]) -> None:
+    """A file with a valid checksum that says what its writer likes."""
+    text, tensors = json.dumps(description), {"weight": torch.ones(1)}
+    metadata = {"format": weights.FORMAT, "model": text, "digest": weights._digest(text, tensors)}
+    save_file(tensors, path, metadata)
+
+
+def test_a_small_file_does_not_claim_gigabytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, made = tmp_path / "model.safetensors", []
+    write_crafted(path, {"name": "baseline", "num_classes": 2_000_000, "options": {"backbone": "resnet18"}})
+
+    def watched(*arguments: Any, **options: Any) -> Any:
+        made.append(model := create_model(*arguments, **options))
+        return model
+
+    monkeypatch.setattr(weights, "create_model", watched)
+    with pytest.raises(ValueError, match="holds weights of another architecture"):
+        load_model(path)
+    assert [{value.device.type for value in model.state_dict().values()} for model in made] == [{"meta"}]
+
+
+def test_no_flipped_bit_goes_unnoticed(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save_model(tiny("baseline"), path)
+    content = path.read_bytes()
+    header = 8 + int.from_bytes(content[:8], "little")
+    for place in [*range(0, header, 61), *range(header, len(content), len(content) // 40)]:
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << place % 8
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"model\.safetensors"):
+            load_model(path)
 
 
 def test_a_failed_save_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
