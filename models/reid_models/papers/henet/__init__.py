@@ -1,0 +1,1 @@
+"""HENet: hierarchical and efficient learning with global, partial and recovery branches."""
