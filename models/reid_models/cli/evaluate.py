@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 #: What changes its numbers: `reid recipes --table` and reports show them beside those of other runs.
 DEFINITIONS = (
     "metric", "fit", "match", "shortlist", "expand", "expand_alpha", "average_precision", "k1", "k2",
-    "lambda_value", "preset", "flip", "autocast",
+    "lambda_value", "preset", "flip", "autocast", "occlude",
 )  # fmt: skip
 
 
@@ -46,6 +46,11 @@ def configure(parser: ArgumentParser) -> None:
         default=0,
         metavar="N",
         help="also CMC with one gallery image an identity, N draws",
+    )
+    parser.add_argument(
+        "--occlude",
+        metavar="KIND:LEVEL",
+        help="of RUN: every test image loses boxes of this share; re, rpe or re+rpe (HENet, Fig. 5)",
     )
     arguments.add_output(parser)
     arguments.add_extraction(parser)
@@ -79,6 +84,8 @@ def _of_features(options: Namespace, measures: dict[str, Any]) -> Evaluation:
     from ..retrieval.evaluation import evaluate_draws
     from ..retrieval.features import load_features
 
+    if options.occlude is not None:
+        raise ValueError("--occlude must come with RUN: features are of images as they were")
     if not (options.query and options.gallery) or options.dataset:
         raise ValueError("--query and --gallery must be given together, without RUN and --dataset")
     if options.model and options.metric != "match":
@@ -92,12 +99,14 @@ def _of_features(options: Namespace, measures: dict[str, Any]) -> Evaluation:
 
 
 def _of_model(options: Namespace, measures: dict[str, Any]) -> Evaluation:
+    from ..data.occlusion import Occlusion
     from ..retrieval.comparison import default_metric
     from ..retrieval.evaluation import evaluate_dataset
     from ..runs.models import load_trained
 
     if options.same_camera_counts:
         raise ValueError("--same-camera-counts is for features: a dataset has its own rule")
+    occlusion = None if options.occlude is None else Occlusion.parse(options.occlude)
     trained = load_trained(options.model)
     dataset = _dataset(options, trained)
     chosen = arguments.extraction(options, trained)
@@ -108,6 +117,7 @@ def _of_model(options: Namespace, measures: dict[str, Any]) -> Evaluation:
         fit=arguments.fitting(options),
         match=options.match,
         shortlist=options.shortlist,
+        occlusion=occlusion,
         **measures,
         **chosen,
     )
@@ -160,6 +170,7 @@ COMMAND = Command(
 reid evaluate runs/vans
 reid evaluate hsgnet.safetensors --dataset market1501 --root /data/market --flip --output market.json
 reid evaluate runs/hcn --metric xqda
+reid evaluate runs/henet --occlude rpe:0.3
 reid evaluate --query query.safetensors --gallery gallery.safetensors --no-rerank
 """,
     configure=configure,

@@ -2,7 +2,17 @@
 
 from .combination import LOSSES, WeightedLoss
 from .contrastive import ContrastiveLoss
+from .oim import OIMLoss
+from .reconstruction import ReconstructionLoss
 from .term import LossTerm
 from .triplet import TripletLoss
 
-__all__ = ["LOSSES", "ContrastiveLoss", "LossTerm", "TripletLoss", "WeightedLoss"]
+__all__ = [
+    "LOSSES",
+    "ContrastiveLoss",
+    "LossTerm",
+    "OIMLoss",
+    "ReconstructionLoss",
+    "TripletLoss",
+    "WeightedLoss",
+]

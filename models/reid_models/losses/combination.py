@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from .._registry import Registry, check_class, table
 from .contrastive import ContrastiveLoss
+from .oim import OIMLoss
+from .reconstruction import ReconstructionLoss
 from .term import LossTerm
 from .triplet import TripletLoss
 
@@ -18,7 +20,13 @@ from .triplet import TripletLoss
 #: ``package.module:Class``. Label smoothing by Eqs. 13 and 14 is PyTorch's: ``{"label_smoothing": 0.1}``.
 LOSSES: Registry[type[nn.Module]] = Registry(
     "loss",
-    {"contrastive": ContrastiveLoss, "cross_entropy": nn.CrossEntropyLoss, "triplet": TripletLoss},
+    {
+        "contrastive": ContrastiveLoss,
+        "cross_entropy": nn.CrossEntropyLoss,
+        "oim": OIMLoss,
+        "reconstruction": ReconstructionLoss,
+        "triplet": TripletLoss,
+    },
     "losses",
     table("LOSSES"),
     check_class(nn.Module),

@@ -117,11 +117,10 @@ class OIMLoss(nn.Module):
         unlabelled = [place for place, owner in enumerate(owners) if owner == UNLABELLED]
         if unlabelled:
             images = torch.tensor(unlabelled, device=unit.device)
-            places_taken = (self.oldest + torch.arange(len(unlabelled), device=unit.device)) % len(
-                self.waiting
-            )
-            self.waiting[places_taken] = unit[images].to(self.waiting.dtype)
-            self.oldest.add_(len(unlabelled)).remainder_(len(self.waiting))
+            length = len(self.waiting)
+            taken = (self.oldest + torch.arange(len(unlabelled), device=unit.device)) % length
+            self.waiting[taken] = unit[images].to(self.waiting.dtype)
+            self.oldest.add_(len(unlabelled)).remainder_(length)
 
     def _check(self, features: Tensor, identities: Tensor) -> list[int]:
         """The identities on the host."""
@@ -150,7 +149,8 @@ class OIMLoss(nn.Module):
         unlabelled = owners.count(UNLABELLED)
         if unlabelled > len(self.waiting):
             raise ValueError(
-                f"OIMLoss: queue must hold a batch's unlabelled images ({unlabelled}), got {len(self.waiting)}"
+                f"OIMLoss: queue must hold a batch's unlabelled images ({unlabelled}), got "
+                f"{len(self.waiting)}"
             )
         return owners
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from reid_ops.metrics import RankingReport, SingleShotReport
 
+from ..data.occlusion import Occlusion
 from ..data.records import ReidDataset
 from .comparison import Comparison, default_metric, make_comparison, prepare_pair
 from .features import Features, choose_device, extract_features
@@ -144,6 +145,7 @@ def evaluate_dataset(
     average_precision: str = "mean_precision",
     ranks: Iterable[int] = RANKS,
     single_shot: int = 0,
+    occlusion: Occlusion | None = None,
     **extraction: Any,
 ) -> Evaluation:
     """Evaluates a model by a dataset's own protocol: its junk rule, means over its draws.
@@ -161,6 +163,7 @@ def evaluate_dataset(
         average_precision: as there.
         ranks: as there.
         single_shot: draws of :func:`evaluate_single_shot` for each of the dataset's own; 0: none.
+        occlusion: what every test image loses; a metric is fitted to whole images all the same.
         **extraction: of :func:`extract_features`.
 
     Raises:
@@ -178,7 +181,13 @@ def evaluate_dataset(
         shortlist=shortlist,
         **_of_pairs(match, extraction),
     )
-    features = extract_features(model, draw_images(dataset), **extraction)
+    features = extract_features(model, draw_images(dataset), occlusion=occlusion, **extraction)
+    settings: dict[str, Any] = {
+        "dataset": dataset.name,
+        "flip_average": bool(extraction.get("flip_average", False)),
+    }
+    if occlusion is not None:
+        settings["occlusion"] = asdict(occlusion)
     return evaluate_draws(
         draw_features(dataset, features),
         same_camera_is_junk=dataset.same_camera_is_junk,
@@ -188,7 +197,7 @@ def evaluate_dataset(
         average_precision=average_precision,
         ranks=ranks,
         single_shot=single_shot,
-        settings={"dataset": dataset.name, "flip_average": bool(extraction.get("flip_average", False))},
+        settings=settings,
     )
 
 

@@ -19,6 +19,7 @@ from reid_ops import flip_average as average_over_flip
 from .._progress import track
 from ..data.augmentation import Augmentation
 from ..data.loaders import make_evaluation_loader
+from ..data.occlusion import Occlusion
 from ..data.records import ImageRecord
 from .feature_files import (
     Features,
@@ -61,6 +62,7 @@ class Extraction:
         autocast: ``"bfloat16"`` or ``"float16"`` for the network's arithmetic; None: float32.
         progress: a bar on stderr if it takes long.
         path: where the model was loaded from, kept in :class:`Source`.
+        occlusion: what images lose before they are looked at; None: nothing.
 
     Raises:
         ValueError: a device that is not there, or another autocast.
@@ -75,6 +77,7 @@ class Extraction:
     autocast: str | None = None
     progress: bool = False
     path: str = ""
+    occlusion: Occlusion | None = None
 
     def __post_init__(self) -> None:
         choose_device(self.device)
@@ -107,8 +110,13 @@ class Extraction:
         training, home = model.training, next(model.parameters(), torch.empty(0)).device
         model.eval().to(device)
         try:
-            for images in track(_decoded(loader), "features", len(loader), show=self.progress):
-                inputs = self.augmentation.evaluation(images.to(device, non_blocking=True))
+            seen = 0
+            for decoded in track(_decoded(loader), "features", len(loader), show=self.progress):
+                images = decoded.to(device, non_blocking=True)
+                if self.occlusion is not None:
+                    images = self.occlusion.apply(images, seen)
+                seen += len(images)
+                inputs = self.augmentation.evaluation(images)
                 yield self._forward(model, inputs).float().cpu()
         finally:
             model.to(home).train(training)
