@@ -178,7 +178,7 @@ def test_images_of_another_height_must_be_divided_too() -> None:
     [
         ("market1501_henet_base", ["cross_entropy(logits)"]),
         (
-            "dukemtmc_henet_both",
+            "dukemtmc_reid_henet_both",
             ["cross_entropy(logits)", "oim(partial)", "triplet(global)", "reconstruction(reconstruction)"],
         ),
         (
