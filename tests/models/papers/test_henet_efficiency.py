@@ -41,3 +41,10 @@ def test_measuring_leaves_the_network_as_it_is() -> None:
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
     with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
         measure_efficiency(model, batch_size=0)
+
+
+def test_the_augmentations_share_of_a_step_is_measured() -> None:
+    from benchmarks.henet_augmentation import measure
+
+    found = measure(batch=8, steps=2, backbone="resnet10t", size=(64, 32))
+    assert 0 < found["share"] < 1 and found["augmentation"] > 0 and found["network"] > 0
