@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-import reid_ops
 from reid_models import create_model
 from reid_models.cli import main
 from reid_models.data import make_synthetic
@@ -67,10 +66,9 @@ def test_the_erasing_sheet_is_the_operators() -> None:
     assert texts(figure) == ["image", "RE", "RPE, n = 10", "RPE, n = 40"]
     shown = [np.asarray(axes.images[0].get_array()) for axes in figure.axes]
     assert len(shown) == 8 and (shown[4] == 90).all()
-    erased = [float((picture != picture[0, 0]).any(axis=2).mean()) for picture in shown[:4]]
-    counts = [int((picture.reshape(-1, 3) != 200).any(axis=1).sum()) for picture in shown[:4]]
-    assert counts[0] == 0 and 0 < counts[2] <= counts[3] <= counts[1], (counts, erased)
-    assert reid_ops is not None
+    counts = [int((picture != 200).any(axis=2).sum()) for picture in shown[:4]]
+    # Ten points are the first of the forty, in one box.
+    assert counts[0] == 0 and counts[1] > 0 and 0 < counts[2] <= counts[3]
     with pytest.raises(ValueError, match="at least one image"):
         plot_erasing([])
 
