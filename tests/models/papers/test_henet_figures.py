@@ -121,7 +121,7 @@ def test_branches_of_a_model_by_the_command(tmp_path: Path, capsys: Any) -> None
     save_model(create_model("henet", 4, branches=(1, 2), backbone="resnet10t", image_size=(64, 32)), path)
     words = ["visualize", "branches", str(path), "--dataset", "synthetic", "--count", "2"]
     assert main([*words, "--output", str(output)]) == 0 and output.exists()
-    assert main([*words[:3], str(path), *words[3:], "--output", str(tmp_path / "two.png")]) == 2
+    assert main([*words[:3], f"again={path}", *words[3:], "--output", str(tmp_path / "two.png")]) == 2
     assert "branches takes 1 INPUT, got 2" in capsys.readouterr().err
 
 
