@@ -11,6 +11,7 @@ A step is what ``reid train market1501_henet_both`` does on the device with a ba
 from __future__ import annotations
 
 import argparse
+import functools
 import statistics
 import time
 from collections.abc import Callable
@@ -68,9 +69,10 @@ def measure(
 
     augmenting, training = [], []
     for step in range(1 + steps):
-        images, seconds = timed(lambda n=step: augmentation.train(bytes_, seed=0, first_index=n * batch))
+        augment = functools.partial(augmentation.train, bytes_, seed=0, first_index=step * batch)
+        images, seconds = timed(augment)
         augmenting.append(seconds)
-        training.append(timed(lambda given=images: train(given))[1])
+        training.append(timed(functools.partial(train, images))[1])
     found = {
         "augmentation": statistics.median(augmenting[1:]),
         "network": statistics.median(training[1:]),

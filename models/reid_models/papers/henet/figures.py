@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def draw_branches(request: FigureRequest) -> Figure:
     """Heat-maps of every branch over some queries (Fig. 2)."""
-    from ...report.retrieval import draw_records
+    from ...report.pictures import draw_records
     from ...retrieval.features import choose_device
     from .plots import plot_branches
 

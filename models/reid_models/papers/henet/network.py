@@ -206,8 +206,9 @@ class HENet(Network):
             lengths["recovery"] = RECOVERY_LENGTH
             self.decoder = Decoder(RECOVERY_LENGTH, self.recovery)
         self.heads = nn.ModuleDict({name: self._make_head(length) for name, length in lengths.items()})
-        self.classifier = nn.ModuleList(nn.Linear(length, self.num_classes) for length in lengths.values())
-        for classify in self.classifier:
+        linear = [nn.Linear(length, self.num_classes) for length in lengths.values()]
+        self.classifier = nn.ModuleList(linear)
+        for classify in linear:
             nn.init.normal_(classify.weight, std=0.001)
             nn.init.zeros_(classify.bias)
         self.feature_length = sum(lengths.values())

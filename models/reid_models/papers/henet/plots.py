@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from torch import Tensor
 
 from reid_ops import polygon_erase, random_erase
 
@@ -256,5 +255,5 @@ def _finish(figure: Figure, drawn: Sequence[Axes], labels: list[str], title: str
     place_legends(figure, [(drawn[-1], labels)], loc="best")
 
 
-def _shown(image: Tensor) -> np.ndarray:
+def _shown(image: Any) -> np.ndarray:
     return image[0].permute(1, 2, 0).numpy()
