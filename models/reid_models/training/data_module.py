@@ -19,7 +19,14 @@ from ..data.images import Sample
 from ..data.loaders import TrainBatch, check_integer, make_evaluation_loader, make_train_loader
 from ..data.records import ImageRecord
 from ..data.samplers import TrainSampler, make_sampler
-from ..retrieval.comparison import FITTED, METRICS, default_metric, make_comparison, prepare_pair
+from ..retrieval.comparison import (
+    FITTED,
+    METRICS,
+    Comparison,
+    default_metric,
+    make_comparison,
+    prepare_pair,
+)
 from ..retrieval.protocol import Protocol, draw_features, draw_images, label_features
 from .defaults import SAMPLER
 
@@ -195,6 +202,14 @@ class ReidDataModule(LightningDataModule):
             images = self.augmentation.evaluation(batch.image)
         return batch._replace(image=images)
 
+    def make_comparison(self, network: nn.Module | None) -> Comparison:
+        """How validation compares features of a network.
+
+        Raises:
+            TypeError, ValueError: the metric is ``"match"`` and the network does not compare pairs.
+        """
+        return make_comparison(self.metric or default_metric(network), network=network)
+
     def evaluate(self, features: Tensor, network: nn.Module | None = None) -> dict[str, float]:
         """mAP, mINP and rank-1, in [0, 1], by the metric of validation.
 
@@ -210,8 +225,7 @@ class ReidDataModule(LightningDataModule):
                 f"ReidDataModule: features must be those of all {len(self.test_records)} test images, got "
                 f"{len(features)}: is the trainer's limit_val_batches set?"
             )
-        metric = self.metric or default_metric(network)
-        comparison = make_comparison(metric, network=network)
+        comparison = self.make_comparison(network)
         protocol, rows = Protocol(self.dataset.same_camera_is_junk, ranks=(1,)), []
         labelled = label_features(features[: len(self.test_records)], self.test_records)
         for query, gallery in draw_features(self.dataset, labelled):

@@ -87,6 +87,7 @@ def _run(parser: Any, configuration: Any, settings: Any, folder: Path, lock: Exi
     made = parser.instantiate(configuration)
     sampler = made.data.make_sampler(world_size=count_processes(configuration))  # refuses what doesn't fit
     _check_pairs(made.model, sampler)
+    made.data.make_comparison(made.model.network)  # refuses a network that the metric doesn't fit
     made.model.attach(made.data)
     checkpoint = folder / LAST if resumed else None
     wait = f"saving {folder / LAST} at the end of this step or validation; Ctrl-C again stops at once"
