@@ -61,7 +61,8 @@ def train(recipe: Mapping[str, Any], overrides: Sequence[str] = ()) -> Path:
         KeyboardInterrupt: by Ctrl-C or, as ``Terminated``, by SIGTERM, once the run is saved.
 
     Example:
-        >>> data = {"dataset": "synthetic", "image_size": [64, 64], "identities_per_batch": 8}
+        >>> sampler = {"name": "identity", "identities_per_batch": 8}
+        >>> data = {"dataset": "synthetic", "image_size": [64, 64], "sampler": sampler}
         >>> train({"name": "trial", "data": data, "trainer": {"max_epochs": 3}})
         PosixPath('runs/trial')
     """
