@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from .records import ImageRecord
@@ -133,7 +133,7 @@ def _decode_any(content: bytes, limit: int, record: ImageRecord) -> np.ndarray:
             size = image.height, image.width
             if size[0] * size[1] <= limit:
                 return _upright_rgb(image)
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         kinds = ", ".join(FORMATS)
         raise ValueError(f"decode_image: {record.path} is damaged or not an image ({kinds})") from None
     except Exception as error:  # Pillow lets struct.error, EOFError, SyntaxError and others through

@@ -114,7 +114,7 @@ class Network(nn.Module):
         """
         for module in self.modules():
             if getattr(module, "impl", None) == "fused":
-                module.impl = "reference"
+                module.impl = "reference"  # type: ignore[assignment]
 
     def forward(self, images: Tensor, **inputs: Any) -> Any:
         """:meth:`outputs` in training, :meth:`encode` in evaluation."""
