@@ -22,7 +22,7 @@ from .images import ImageDataset, Sample, stack_samples
 from .records import ImageRecord
 from .samplers import TrainSampler
 
-GRACE = 60  # seconds that a worker goes on after SIGTERM; SIGALRM ends it then
+GRACE = 15  # seconds that a worker goes on after SIGTERM; SIGALRM ends it then
 
 
 class TrainBatch(NamedTuple):

@@ -194,6 +194,21 @@ class ReidDataModule(LightningDataModule):
         self._test_loader = loader
         return loader
 
+    def close(self) -> None:
+        """Ends the processes that decode.
+
+        At its own end Python would tell them to by SIGTERM, which they outlive for a while, see ``loaders``.
+        """
+        for loader in (self._train_loader, self._test_loader):
+            iterator: Any = getattr(loader, "_iterator", None)  # of a loader whose workers persist
+            if loader is not None and hasattr(iterator, "_shutdown_workers"):
+                iterator._shutdown_workers()
+                loader._iterator = None
+
+    def teardown(self, stage: str) -> None:
+        """At the end of a run that was not interrupted."""
+        self.close()
+
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Bytes to the network's input, on the device."""
         if isinstance(batch, TrainBatch):

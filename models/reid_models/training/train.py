@@ -104,8 +104,11 @@ def _run(parser: Any, configuration: Any, settings: Any, folder: Path, lock: Exi
         if not (folder / RECIPE).exists():
             with replacing(folder / RECIPE) as unfinished:
                 unfinished.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
-    with _quiet(), interruption.handled():
-        trainer.fit(made.model, made.data, ckpt_path=checkpoint, weights_only=True)
+    try:
+        with _quiet(), interruption.handled():
+            trainer.fit(made.model, made.data, ckpt_path=checkpoint, weights_only=True)
+    finally:
+        made.data.close()
 
 
 @contextmanager
