@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from .efficiency import plot_efficiency, read_measurements
     from .html import Code, Picture, Report, Section, Table, Text
     from .kinds import FIGURES, FigureKind, FigureOption, FigureRequest
+    from .lists import RankedList, choose_queries, plot_ranked_lists, ranked_lists
     from .montage import plot_montage
     from .pictures import draw_records
-    from .ranked_lists import RankedList, choose_queries, plot_ranked_lists, ranked_lists
     from .retrieval import Retrieval, list_dataset, rank_dataset, rank_features
     from .run_report import describe_machine, picture_sections, report_runs
     from .style import save_figure
@@ -75,7 +75,7 @@ _HOMES = {
     ".kinds": ("FIGURES", "FigureKind", "FigureOption", "FigureRequest"),
     ".montage": ("plot_montage",),
     ".pictures": ("draw_records",),
-    ".ranked_lists": ("RankedList", "choose_queries", "plot_ranked_lists", "ranked_lists"),
+    ".lists": ("RankedList", "choose_queries", "plot_ranked_lists", "ranked_lists"),
     ".retrieval": ("Retrieval", "list_dataset", "rank_dataset", "rank_features"),
     ".run_report": ("describe_machine", "picture_sections", "report_runs"),
     ".style": ("save_figure",),

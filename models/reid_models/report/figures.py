@@ -25,7 +25,7 @@ LISTS = (COUNT, TOP, CHOOSE, RERANK, SEED)
 
 
 def _draw_ranks(request: FigureRequest) -> Figure:
-    from .ranked_lists import plot_ranked_lists
+    from .lists import plot_ranked_lists
     from .retrieval import list_dataset, rank_dataset
 
     options = request.options
@@ -48,7 +48,7 @@ def _draw_ranks(request: FigureRequest) -> Figure:
 
 def _check_choice(request: FigureRequest, networks: int) -> None:
     """Before the networks run, which may take long."""
-    from .ranked_lists import CHOICES
+    from .lists import CHOICES
 
     how = request.options["choose"]
     if how is not None and how not in CHOICES:

@@ -15,7 +15,7 @@ from ..retrieval.comparison import Comparison, default_metric, make_comparison, 
 from ..retrieval.features import Features, extract_features
 from ..retrieval.protocol import Protocol
 from ..runs.models import Trained
-from .ranked_lists import RankedList, choose_queries, ranked_lists
+from .lists import RankedList, choose_queries, ranked_lists
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,9 @@ from ..runs.models import Trained
 from .cam import draw_cam
 from .curves import plot_cmc, plot_training
 from .html import Cell, Code, Picture, Report, Section, Table, Text
+from .lists import plot_ranked_lists
 from .montage import plot_montage
 from .pictures import draw_records
-from .ranked_lists import plot_ranked_lists
 from .retrieval import list_dataset, rank_dataset
 
 # What the table of runs says, and where a recipe has it.
