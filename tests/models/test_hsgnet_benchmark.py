@@ -56,7 +56,7 @@ def test_a_wrong_network_is_noticed() -> None:
     inputs = BENCHMARK.make_inputs(CASE, torch.float32, CPU, 0)
     model, _, _ = hsgnet_training._network("fused", (64, 32), True, False, torch.float32, "cpu")
     with torch.no_grad():
-        model.classifier.weight.mul_(2.0)
+        model.get_submodule(model.classifiers()[0]).weight.mul_(2.0)
         model.backbone.body.conv1[0].weight.mul_(-1.0)
     with pytest.raises(CheckFailed, match="ours disagrees with the reference"):
         check_ours(BENCHMARK, CASE, MODES[0], inputs)
