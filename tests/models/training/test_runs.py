@@ -217,7 +217,8 @@ def test_every_recipe_is_a_configuration() -> None:
         options = {key: value for key, value in settings.model.optimizer.items() if key != "groups"}
         optimizer = make_optimizer(torch.nn.Linear(1, 1), options)
         make_schedule(optimizer, settings.model.schedule, count_steps=lambda: 9)
-        WeightedLoss(settings.model.losses)
+        widths = {term["output"]: (8,) for term in settings.model.losses}
+        WeightedLoss(settings.model.losses, num_classes=9, widths=widths)
         Augmentation.from_mapping(settings.data.augmentation)
 
 
