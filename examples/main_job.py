@@ -33,7 +33,7 @@ from reid_models.data.augmentation import Augmentation
 from reid_models.recipes import load_recipe
 from reid_models.report import describe_machine, picture_sections, read_runs, report_runs
 from reid_models.retrieval.evaluation import evaluate_draws
-from reid_models.retrieval.features import extract_features
+from reid_models.retrieval.extraction import extract_features
 from reid_models.runs.files import EVALUATION
 from reid_models.runs.models import Trained, load_trained
 from reid_models.training.train import train

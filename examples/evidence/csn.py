@@ -13,7 +13,8 @@ from examples.evidence.experiments import over_seeds, print_rows, train_small
 from reid_models.data import ImageRecord, ReidDataset, read_dataset
 from reid_models.retrieval.comparison import make_comparison, prepare_pair
 from reid_models.retrieval.evaluation import evaluate_draws
-from reid_models.retrieval.features import Features, extract_features
+from reid_models.retrieval.extraction import extract_features
+from reid_models.retrieval.features import Features
 from reid_models.retrieval.pair_scores import Shortlisted
 from reid_models.retrieval.protocol import Protocol
 from reid_models.runs.models import Trained

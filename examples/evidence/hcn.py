@@ -12,7 +12,7 @@ from examples.evidence.experiments import over_seeds, print_rows, train_small
 from reid_models.data import ReidDataset, read_dataset
 from reid_models.retrieval.comparison import fit_comparison
 from reid_models.retrieval.evaluation import evaluate_draws
-from reid_models.retrieval.features import extract_features
+from reid_models.retrieval.extraction import extract_features
 from reid_models.runs.models import Trained
 
 SEEDS = (0, 1, 2)

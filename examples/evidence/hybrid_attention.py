@@ -11,7 +11,7 @@ from rich.console import Console
 from examples.evidence.experiments import over_seeds, print_rows, train_small
 from reid_models.data import read_dataset
 from reid_models.retrieval.evaluation import evaluate_draws
-from reid_models.retrieval.features import extract_features
+from reid_models.retrieval.extraction import extract_features
 from reid_models.runs.models import Trained
 
 SEEDS = (0, 1, 2)

@@ -183,7 +183,7 @@ def comparison(options: Namespace, features: Features, model: str | None) -> Com
         model: the network that is asked for ``--metric match``; None: the one that made the features.
     """
     from ..retrieval.comparison import make_comparison
-    from ..retrieval.features import choose_device
+    from ..retrieval.extraction import choose_device
 
     metric = options.metric or "cosine"
     if metric != "match":

@@ -44,7 +44,7 @@ def run(options: Namespace) -> None:
 
     import torch
 
-    from ..retrieval.features import extract_to_file
+    from ..retrieval.extraction import extract_to_file
     from ..runs.models import load_trained
 
     trained = load_trained(options.model)

@@ -59,7 +59,8 @@ def run(options: Namespace) -> None:
 
 
 def _parts(files: list[str], images: list[str], options: Namespace) -> Iterator[Features]:
-    from ..retrieval.features import extract_parts, load_features
+    from ..retrieval.extraction import extract_parts
+    from ..retrieval.features import load_features
     from ..runs.models import load_trained
 
     for file in files:

@@ -53,7 +53,7 @@ def run(options: Namespace) -> None:
     if options.shortlist is not None:
         raise ValueError("--shortlist is for --index CODES.safetensors, of a network that compares pairs")
 
-    from ..retrieval.features import choose_device
+    from ..retrieval.extraction import choose_device
     from ..retrieval.gallery import Gallery
 
     # Mapped, so that it may be larger than memory; what is mapped is searched on the CPU.
@@ -78,7 +78,8 @@ def _search_codes(options: Namespace) -> None:
         raise ValueError(f"--count must be at least 1, got {options.count}")
 
     from ..retrieval.comparison import prepare_pair
-    from ..retrieval.features import choose_device, load_features
+    from ..retrieval.extraction import choose_device
+    from ..retrieval.features import load_features
     from ..retrieval.pair_scores import Shortlisted
     from ..runs.models import load_trained
 
@@ -100,7 +101,8 @@ def _search_codes(options: Namespace) -> None:
 
 def _query(options: Namespace, source: Source | None) -> Features:
     """The queries' features: of a file, or by the model and the settings of the index."""
-    from ..retrieval.features import extract_features, load_features
+    from ..retrieval.extraction import extract_features
+    from ..retrieval.features import load_features
 
     files = [name for name in options.queries if name.endswith(".safetensors")]
     if files:

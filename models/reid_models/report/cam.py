@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from .._suggest import unknown
 from ..data import ImageDataset, ImageRecord
 from ..networks.network import Network
-from ..retrieval.features import choose_device
+from ..retrieval.extraction import choose_device
 from ..runs.models import Trained
 from . import style
 from .pictures import load_picture, usual_shape

@@ -123,7 +123,7 @@ def _draw_efficiency(request: FigureRequest) -> Figure:
 
 
 def _make_report(request: FigureRequest) -> Report:
-    from ..retrieval.features import choose_device
+    from ..retrieval.extraction import choose_device
     from ..runs.folders import name_paths, read_runs
     from ..runs.models import load_trained
     from .html import Section, Table

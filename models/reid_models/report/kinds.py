@@ -56,7 +56,7 @@ class FigureRequest:
         root: where the dataset is.
         dataset_options: of its reader.
         rerank: options of k-reciprocal re-ranking, for kinds that re-rank.
-        extraction: keywords of :func:`reid_models.retrieval.features.extract_features`, but ``device``.
+        extraction: keywords of :func:`reid_models.retrieval.extraction.extract_features`, but ``device``.
         device: ``"auto"``, ``"cpu"`` or a CUDA device.
     """
 

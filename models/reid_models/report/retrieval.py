@@ -12,7 +12,8 @@ from reid_ops.metrics import RankingReport
 
 from ..data import ReidDataset
 from ..retrieval.comparison import Comparison, default_metric, make_comparison, prepare_pair
-from ..retrieval.features import Features, extract_features
+from ..retrieval.extraction import extract_features
+from ..retrieval.features import Features
 from ..retrieval.protocol import Protocol
 from ..runs.models import Trained
 from .lists import RankedList, choose_queries, ranked_lists
@@ -75,7 +76,7 @@ def rank_dataset(
         networks: name -> network, see :func:`reid_models.runs.models.load_trained`.
         dataset: from a reader.
         rerank: options of :func:`reid_ops.k_reciprocal_rerank`; None: plain rankings only.
-        **extraction: of :func:`reid_models.retrieval.features.extract_features`, over those of the network.
+        **extraction: of :func:`reid_models.retrieval.extraction.extract_features`, over those of the network.
 
     Raises:
         TypeError, ValueError, FileNotFoundError: as these functions.

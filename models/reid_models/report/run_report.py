@@ -102,7 +102,7 @@ def picture_sections(
         rerank: also re-ranked lists, with these options of :func:`reid_ops.k_reciprocal_rerank`.
         seed: of random choices.
         device: ``"auto"``, ``"cpu"`` or a CUDA device.
-        **extraction: of :func:`reid_models.retrieval.features.extract_features`.
+        **extraction: of :func:`reid_models.retrieval.extraction.extract_features`.
 
     Raises:
         TypeError, ValueError, FileNotFoundError: as the functions named.

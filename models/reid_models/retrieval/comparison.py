@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from reid_ops import expand_queries
 
 from .distances import Comparison, Cosine, Euclidean
-from .feature_files import Features, check_comparable
+from .features import Features, check_comparable
 from .fitted import FITTED, fit_comparison
 from .pair_scores import PairScores, Shortlisted
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from reid_ops import k_reciprocal_rerank, k_reciprocal_rerank_from_distance, pairwise_distance
 
-from .feature_files import Features
+from .features import Features
 
 #: Largest gallery whose distances among itself, (G, G), are made without being asked for: 1.6 GB.
 DENSE_LIMIT = 20_000

@@ -15,7 +15,8 @@ from reid_ops.metrics import RankingReport, SingleShotReport
 from ..data.occlusion import Occlusion
 from ..data.records import ReidDataset
 from .comparison import Comparison, default_metric, make_comparison, prepare_pair
-from .features import Features, choose_device, extract_features
+from .extraction import choose_device, extract_features
+from .features import Features
 from .pair_scores import Shortlisted
 from .protocol import RANKS, Protocol, draw_features, draw_images
 

@@ -1,248 +1,295 @@
-"""Features of images by any model: in memory, or straight to a file."""
+"""Features with what they belong to, and on disk: one safetensors file, written a block at a time."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
-from reid_ops import flip_average as average_over_flip
+from .._checksum import LENGTH, is_sealed
+from .._output import replacing
 
-from .._progress import track
-from ..data.augmentation import Augmentation
-from ..data.loaders import make_evaluation_loader
-from ..data.occlusion import Occlusion
-from ..data.records import ImageRecord
-from .feature_files import (
-    Features,
-    Source,
-    check_comparable,
-    load_features,
-    save_features,
-    write_features,
-)
-
-__all__ = [
-    "Extraction",
-    "Features",
-    "Source",
-    "check_comparable",
-    "choose_device",
-    "extract_features",
-    "extract_parts",
-    "extract_to_file",
-    "fingerprint",
-    "load_features",
-    "save_features",
-    "write_features",
-]
-
-AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+FORMAT = "reid_features 2"
+DTYPES = {torch.float16: "F16", torch.float32: "F32"}  # safetensors' names
+ROWS = 8192  # of a block, where a block is not given
+UNKNOWN = -1  # identity or camera of an image of which nothing is known
 
 
 @dataclass(frozen=True)
-class Extraction:
-    """How features are made; the keywords of :func:`extract_features`.
+class Source:
+    """Where features come from. Only those of one model, given images in one way, can be compared.
 
     Attributes:
-        image_size: height and width that images are brought to.
-        augmentation: whose mean and std normalise them, ImageNet's by default. Nothing is random.
-        batch_size: images at a time.
-        workers: processes that decode; 0 decodes in this one.
-        device: ``"auto"`` (CUDA if torch sees a GPU), ``"cpu"``, or a CUDA device.
-        flip_average: L2-normalised means over each image and its mirror image.
-        autocast: ``"bfloat16"`` or ``"float16"`` for the network's arithmetic; None: float32.
-        progress: a bar on stderr if it takes long.
-        path: where the model was loaded from, kept in :class:`Source`.
-        occlusion: what images lose before they are looked at; None: nothing.
-
-    Raises:
-        ValueError: a device that is not there, or another autocast.
+        model: fingerprint of the network's weights, see :func:`fingerprint`.
+        image_size: height and width of its images.
+        mean, std: by which images were normalised.
+        channels: their order, ``"rgb"`` or ``"bgr"``.
+        flip_average: whether features are means over an image and its mirror image.
+        path: where the model was, to find it again; not compared.
     """
 
-    image_size: Sequence[int]
-    augmentation: Augmentation = field(default_factory=Augmentation)
-    batch_size: int = 64
-    workers: int = 2
-    device: str | torch.device = "auto"
+    model: str
+    image_size: tuple[int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    channels: str = "rgb"
     flip_average: bool = False
-    autocast: str | None = None
-    progress: bool = False
     path: str = ""
-    occlusion: Occlusion | None = None
+
+    def to_json(self) -> str:
+        """As text for a file."""
+        return json.dumps(asdict(self))
+
+    @staticmethod
+    def from_json(text: str) -> Source:
+        """The inverse of :meth:`to_json`; KeyError, TypeError or ValueError if it is none."""
+        values = json.loads(text)
+        lists = {name: tuple(values[name]) for name in ("image_size", "mean", "std")}
+        return Source(**{**values, **lists})
+
+    def difference(self, other: Source) -> str | None:
+        """The first thing that differs and what it is here and there; None if features can be compared."""
+        for field in fields(self):
+            mine, theirs = getattr(self, field.name), getattr(other, field.name)
+            if field.name != "path" and mine != theirs:
+                return f"{field.name} {mine} and {theirs}"
+        return None
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features of images.
+
+    Attributes:
+        features: (N, D), float16 or float32, on the CPU (in validation where the network is).
+        identities: int64 (N,); -1: junk, or not known.
+        cameras: int64 (N,); -1: not known.
+        paths: N names of images.
+        source: what they come from; None: not known.
+
+    Raises:
+        TypeError, ValueError: the parts do not fit together.
+    """
+
+    features: Tensor
+    identities: Tensor
+    cameras: Tensor
+    paths: Sequence[str]
+    source: Source | None = None
 
     def __post_init__(self) -> None:
-        choose_device(self.device)
-        if self.autocast is not None and self.autocast not in AUTOCAST:
-            raise ValueError(f'autocast must be "bfloat16", "float16" or None, got {self.autocast!r}')
+        if self.features.dim() != 2 or self.features.shape[1] == 0:
+            raise ValueError(f"Features: features must have shape (N, D), got {tuple(self.features.shape)}")
+        if self.features.dtype not in DTYPES:
+            raise TypeError(f"Features: features must be float16 or float32, got {self.features.dtype}")
+        for name in ("identities", "cameras"):
+            labels = getattr(self, name)
+            if labels.shape != (len(self),) or labels.dtype != torch.int64:
+                got = f"{labels.dtype} of shape {tuple(labels.shape)}"
+                raise ValueError(f"Features: {name} must be int64 of shape ({len(self)},), got {got}")
+        if len(self.paths) != len(self):
+            raise ValueError(f"Features: paths must be {len(self)}, as features, got {len(self.paths)}")
 
-    def source(self, model: nn.Module) -> Source:
-        """What its features of a model come from."""
-        return Source(
-            model=fingerprint(model),
-            image_size=(int(self.image_size[0]), int(self.image_size[1])),
-            mean=tuple(map(float, self.augmentation.mean)),
-            std=tuple(map(float, self.augmentation.std)),
-            channels=self.augmentation.channels,
-            flip_average=self.flip_average,
-            path=str(Path(self.path).resolve()) if self.path else "",
+    def __len__(self) -> int:
+        return len(self.features)
+
+    @property
+    def dim(self) -> int:
+        """D, the features' length."""
+        return self.features.shape[1]
+
+    def rows(self, rows: Sequence[int]) -> Features:
+        """Some of the images, in the order given."""
+        index = torch.as_tensor(rows, dtype=torch.int64)
+        return replace(
+            self,
+            features=self.features[index],
+            identities=self.identities[index],
+            cameras=self.cameras[index],
+            paths=[self.paths[row] for row in rows],
         )
 
-    def blocks(self, model: nn.Module, records: Sequence[ImageRecord]) -> Iterator[Tensor]:
-        """Features float32 (B, D) on the CPU, a batch at a time."""
-        device = choose_device(self.device)
-        few = len(records) <= self.batch_size  # one batch: workers would only have to be started
-        loader = make_evaluation_loader(
-            records,
-            image_size=self.image_size,
-            batch_size=self.batch_size,
-            workers=0 if few else self.workers,
-            pin_memory=device.type == "cuda",
+
+def check_comparable(query: Features, gallery: Features, function: str) -> None:
+    """Raises ``ValueError`` unless both have one length and, as far as is known, one source."""
+    if query.dim != gallery.dim:
+        raise ValueError(
+            f"{function}: query and gallery must have features of one length, got {query.dim} and "
+            f"{gallery.dim}"
         )
-        training, home = model.training, next(model.parameters(), torch.empty(0)).device
-        model.eval().to(device)
-        try:
-            seen = 0
-            for decoded in track(_decoded(loader), "features", len(loader), show=self.progress):
-                images = decoded.to(device, non_blocking=True)
-                if self.occlusion is not None:
-                    images = self.occlusion.apply(images, seen)
-                seen += len(images)
-                inputs = self.augmentation.evaluation(images)
-                yield self._forward(model, inputs).float().cpu()
-        finally:
-            model.to(home).train(training)
-
-    @torch.no_grad()
-    def _forward(self, model: nn.Module, images: Tensor) -> Tensor:
-        context: AbstractContextManager = nullcontext()
-        if self.autocast is not None:
-            context = torch.autocast(images.device.type, AUTOCAST[self.autocast])
-        with context:
-            features = average_over_flip(model, images) if self.flip_average else model(images)
-        if not isinstance(features, Tensor) or features.dim() != 2 or len(features) != len(images):
-            got = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
-            raise ValueError(f"the model must give features ({len(images)}, D) in evaluation, got {got}")
-        return features
+    if query.source is not None and gallery.source is not None:
+        difference = query.source.difference(gallery.source)
+        if difference is not None:
+            raise ValueError(
+                f"{function}: query and gallery must be features of one model, given images in one way; "
+                f"they have {difference}"
+            )
 
 
-def extract_features(model: nn.Module, records: Sequence[ImageRecord], **options: Any) -> Features:
-    """Features of images, in their order, float32 on the CPU.
-
-    The model is used in evaluation mode, on the device asked for, and left in the mode and on the device
-    that it was.
-
-    Args:
-        model: images (N, 3, H, W), normalised -> features (N, D), as any of ``create_model`` gives.
-        records: images, at least one.
-        **options: the fields of :class:`Extraction`; ``image_size`` must be given.
-
-    Raises:
-        TypeError, ValueError: an argument is not as described, an image can't be decoded (it is named), or
-            the model does not give features (N, D).
-        FileNotFoundError: an image is gone.
-
-    Example:
-        >>> model = load_model("hsgnet.safetensors")
-        >>> query = extract_features(model, dataset.draws[0].query, image_size=model.image_size)
-    """
-    extraction = Extraction(**options)
-    found = torch.empty(0)
-    start = 0
-    for block in extraction.blocks(model, records):  # into one tensor: never in memory twice
-        if start == 0:
-            found = block.new_empty(len(records), block.shape[1])
-        found[start : start + len(block)] = block
-        start += len(block)
-    return Features(found, *_labels(records), extraction.source(model))
-
-
-def extract_parts(model: nn.Module, records: Sequence[ImageRecord], **options: Any) -> Iterator[Features]:
-    """As :func:`extract_features`, a batch at a time, so that they need never be in memory together.
-
-    Example:
-        >>> gallery, _ = Gallery.build(extract_parts(model, records, image_size=model.image_size))
-    """
-    extraction = Extraction(**options)
-    source = extraction.source(model)
-    identities, cameras, paths = _labels(records)
-    start = 0
-    for block in extraction.blocks(model, records):
-        rows = slice(start, start + len(block))
-        yield Features(block, identities[rows], cameras[rows], paths[rows], source)
-        start += len(block)
-
-
-def extract_to_file(
-    file: str | os.PathLike[str],
-    model: nn.Module,
-    records: Sequence[ImageRecord],
-    *,
-    dtype: torch.dtype = torch.float16,
-    **options: Any,
+def save_features(
+    path: str | os.PathLike[str], features: Features, *, dtype: torch.dtype = torch.float16
 ) -> None:
-    """As :func:`extract_features`, to a file of :func:`save_features`, with one batch in memory at a time.
+    """Writes features to a safetensors file. An older file is replaced once the new one is complete.
 
     Args:
-        file: the file; its folder must exist.
-        model: as there.
-        records: as there.
+        path: the file; its folder must exist.
+        features: at least one image.
         dtype: that features are stored in: float16 or float32.
-        **options: as there.
 
     Raises:
-        TypeError, ValueError, FileNotFoundError: as there; nothing is written then.
+        TypeError, ValueError: another dtype, no features, or one that float16 can't hold.
+        FileNotFoundError: no such folder.
 
     Example:
-        >>> extract_to_file("gallery.safetensors", model, dataset.draws[0].gallery, image_size=(256, 128))
+        >>> save_features("gallery.safetensors", extract_features(model, records, image_size=(256, 128)))
     """
-    extraction = Extraction(**options)
-    blocks = extraction.blocks(model, records)
-    write_features(file, blocks, *_labels(records), source=extraction.source(model), dtype=dtype)
+    blocks = features.features.split(ROWS)
+    labels = features.identities, features.cameras, features.paths
+    write_features(path, blocks, *labels, source=features.source, dtype=dtype)
 
 
-def fingerprint(model: nn.Module) -> str:
-    """32 hexadecimal digits of a network's options, weights and buffers: other features, other digits."""
-    options = {key: value for key, value in getattr(model, "options", {}).items() if key != "impl"}
-    digest = hashlib.blake2b(json.dumps(options, sort_keys=True).encode(), digest_size=16)
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
+def write_features(
+    path: str | os.PathLike[str],
+    blocks: Iterable[Tensor],
+    identities: Tensor,
+    cameras: Tensor,
+    paths: Sequence[str],
+    *,
+    source: Source | None = None,
+    dtype: torch.dtype = torch.float16,
+) -> None:
+    """As :func:`save_features`, from blocks of rows, which need never be in memory together.
+
+    Args:
+        path: the file.
+        blocks: features (B, D), N rows in all.
+        identities: as in :class:`Features`, of all N.
+        cameras: likewise.
+        paths: likewise.
+        source: likewise.
+        dtype: as there.
+
+    Raises:
+        TypeError, ValueError, FileNotFoundError: as there; or the blocks do not fit together.
+    """
+    function = "save_features"
+    if dtype not in DTYPES:
+        raise TypeError(f"{function}: dtype must be torch.float16 or torch.float32, got {dtype}")
+    count, written = len(paths), 0
+    # safetensors writes tensors that are in memory as a whole; its format is a length, a JSON header that
+    # says where each tensor is, and their bytes: https://github.com/huggingface/safetensors#format
+    with replacing(path, f"{function}: path") as unfinished, unfinished.open("wb") as file:
+        blocks = iter(blocks)
+        first = next(blocks, None)
+        if first is None or count == 0:
+            raise ValueError(f"{function}: features must have at least one row, got none")
+        width = first.shape[1]
+        # Labels first, eight bytes each: so all numbers start at a multiple of eight.
+        labels = {"identities": identities, "cameras": cameras}
+        names = encode_paths(paths)
+        kinds: dict[str, tuple[str, Sequence[int], int]] = {
+            name: ("I64", tensor.shape, 8) for name, tensor in labels.items()
+        }
+        kinds["features"] = (DTYPES[dtype], (count, width), dtype.itemsize)
+        kinds["paths"] = ("U8", names.shape, 1)
+        kinds["digest"] = ("U8", (LENGTH,), 1)
+        digest = hashlib.blake2b(digest_size=LENGTH)
+
+        def write(content: bytes) -> None:
+            digest.update(content)
+            file.write(content)
+
+        write(_header(kinds, source))
+        for tensor in labels.values():
+            write(tensor.contiguous().numpy().tobytes())
+        for block in chain((first,), blocks):
+            if block.dim() != 2 or block.shape[1] != width:
+                raise ValueError(
+                    f"{function}: features must have shape (B, {width}), got {tuple(block.shape)}"
+                )
+            stored = block.detach().to("cpu", dtype)
+            finite = stored.isfinite().all(1)
+            if not finite.all():
+                name = paths[written + int((~finite).nonzero()[0])]
+                reason = "not finite" if not block.isfinite().all() else "too large for float16: use float32"
+                raise ValueError(f"{function}: features must be finite, but those of {name} are {reason}")
+            write(stored.contiguous().numpy().tobytes())
+            written += len(block)
+        if written != count:
+            raise ValueError(f"{function}: features must have {count} rows, as paths, got {written}")
+        write(names.numpy().tobytes())
+        file.write(digest.digest())
+        file.flush()
+        os.fsync(file.fileno())
 
 
-def choose_device(device: str | torch.device) -> torch.device:
-    """``"auto"`` is CUDA if torch sees a GPU; ValueError for one that is not there."""
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def _header(tensors: Mapping[str, tuple[str, Sequence[int], int]], source: Source | None) -> bytes:
+    """The bytes before the tensors (dtype, shape, bytes an element), which follow in order without gaps."""
+    metadata = {"format": FORMAT, "source": "" if source is None else source.to_json()}
+    header: dict[str, object] = {"__metadata__": metadata}
+    end = 0
+    for name, (kind, shape, itemsize) in tensors.items():
+        start, end = end, end + math.prod(shape) * itemsize
+        header[name] = {"dtype": kind, "shape": list(shape), "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)  # the first tensor starts at a multiple of eight
+    return struct.pack("<Q", len(text)) + text
+
+
+def load_features(path: str | os.PathLike[str]) -> Features:
+    """Features from a file of :func:`save_features`. No code is read from the file.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file is damaged or another one.
+
+    Example:
+        >>> gallery = load_features("gallery.safetensors")
+        >>> gallery.features.shape, gallery.paths[0]
+        (torch.Size([19732, 2048]), 'bounding_box_test/0001_c1s1_001051_03.jpg')
+    """
+    path, function = Path(path), "load_features"
+    if not path.is_file():
+        raise FileNotFoundError(f"{function}: path must be a file of features, got {path}")
     try:
-        chosen = torch.device(device)
-    except RuntimeError:
-        raise ValueError(f'device must be "auto", "cpu" or a CUDA device, got {device!r}') from None
-    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"device is {device}, but torch sees {torch.cuda.device_count()} CUDA devices")
-    return chosen
-
-
-def _decoded(loader: torch.utils.data.DataLoader) -> Iterator[Tensor]:
-    """Batches of images; an image that can't be decoded in a worker is one line, not a worker's traceback."""
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != FORMAT:
+                got = metadata.get("format")
+                raise ValueError(f"{function}: {path} must be a file of features ({FORMAT!r}), got {got!r}")
+            tensors = {name: file.get_tensor(name) for name in ("features", "identities", "cameras", "paths")}
+    except SafetensorError as error:
+        raise ValueError(f"{function}: {path} is damaged or not a safetensors file ({error})") from error
+    if not is_sealed(path):
+        raise ValueError(f"{function}: {path} is damaged: its checksum is another")
     try:
-        for batch in loader:
-            yield batch.image
-    except (ValueError, OSError) as error:
-        last = str(error).strip().splitlines()[-1]
-        raise type(error)(last.removeprefix(f"{type(error).__name__}: ")) from None
+        source = Source.from_json(metadata["source"]) if metadata.get("source") else None
+        paths = decode_paths(tensors.pop("paths"))
+        return Features(**tensors, paths=paths, source=source)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{function}: {path} is damaged ({error})") from error
 
 
-def _labels(records: Sequence[ImageRecord]) -> tuple[Tensor, Tensor, list[str]]:
-    identities = torch.tensor([record.identity for record in records], dtype=torch.int64)
-    cameras = torch.tensor([record.camera for record in records], dtype=torch.int64)
-    return identities, cameras, [record.path for record in records]
+def encode_paths(paths: Sequence[str]) -> Tensor:
+    """Names as bytes, uint8 (B,), with a zero byte, which no file name has, behind each."""
+    content = b"".join(os.fsencode(path) + b"\0" for path in paths)
+    return (
+        torch.frombuffer(bytearray(content), dtype=torch.uint8)
+        if content
+        else torch.empty(0, dtype=torch.uint8)
+    )
+
+
+def decode_paths(content: Tensor) -> list[str]:
+    """The inverse of :func:`encode_paths`."""
+    return [os.fsdecode(name) for name in content.numpy().tobytes().split(b"\0")[:-1]]

@@ -9,7 +9,7 @@ from reid_ops import XQDA, MahalanobisRanker
 
 from ..data.records import JUNK
 from .distances import Comparison, unit_features
-from .feature_files import UNKNOWN, Features
+from .features import UNKNOWN, Features
 
 FITTED = ("xqda", "mahalanobis")
 REGULARIZATION = 0.001  # XQDA's, for features of length 1

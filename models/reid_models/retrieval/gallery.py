@@ -14,7 +14,7 @@ import torch
 from reid_ops import GalleryIndex
 from reid_ops.search import RecallReport
 
-from .feature_files import ROWS, Features, Source, check_comparable, decode_paths, encode_paths
+from .features import ROWS, Features, Source, check_comparable, decode_paths, encode_paths
 
 NAMES, IDENTITIES, SOURCE = "reid_models paths", "reid_models identities", "reid_models source"
 

@@ -15,7 +15,8 @@ from reid_ops import GalleryIndex
 from .._progress import track
 from .._suggest import unknown
 from .distances import Comparison
-from .features import Features, choose_device, fingerprint
+from .extraction import choose_device, fingerprint
+from .features import Features
 
 PAIRS = 8192  # that a network is asked for at a time: what a progress bar steps by
 CODES = 256  # of the gallery that are on the network's device together

@@ -20,7 +20,7 @@ from reid_ops.metrics import (
 )
 
 from ..data.records import JUNK, ImageRecord, ReidDataset
-from .feature_files import Features
+from .features import Features
 
 RANKS = (1, 5, 10)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from reid_models.retrieval.feature_files import Features, save_features
+from reid_models.retrieval.features import Features, save_features
 from reid_models.retrieval.gallery import Gallery
 
 ROOT = Path(__file__).resolve().parents[3]

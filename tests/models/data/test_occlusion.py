@@ -15,7 +15,7 @@ from reid_models.data import ImageDataset, make_synthetic
 from reid_models.data.occlusion import KINDS, Occlusion
 from reid_models.networks import create_model, save_model
 from reid_models.retrieval.evaluation import evaluate_dataset
-from reid_models.retrieval.features import extract_features
+from reid_models.retrieval.extraction import extract_features
 
 DATASET = make_synthetic(identities=8, cameras=2, images_per_camera=2, size=(32, 32))
 

@@ -14,7 +14,8 @@ from reid_models.data import ReidDataset, make_synthetic
 from reid_models.papers.csn.network import CSN
 from reid_models.retrieval.comparison import make_comparison, prepare_pair
 from reid_models.retrieval.evaluation import evaluate_dataset, evaluate_draws
-from reid_models.retrieval.features import Features, extract_features, extract_to_file, load_features
+from reid_models.retrieval.extraction import extract_features, extract_to_file
+from reid_models.retrieval.features import Features, load_features
 from reid_models.retrieval.pair_scores import Shortlisted
 from tests.models.papers.test_csn import SMALL, small
 

@@ -206,7 +206,7 @@ def test_rankings_of_networks(runs: list[Path]) -> None:
     for retrieval in found.values():
         assert retrieval.distance.shape == (len(split.query), len(split.gallery))
         assert 0 < retrieval.report.mean_ap <= 1
-    from reid_models.retrieval.features import extract_features
+    from reid_models.retrieval.extraction import extract_features
 
     query, gallery = (
         extract_features(networks["two"].model, part, device="cpu", workers=0, **networks["two"].extraction)

@@ -16,7 +16,8 @@ from reid_models.networks.network import Network
 from reid_models.retrieval import distances, pair_scores
 from reid_models.retrieval.comparison import FITTED, METRICS, default_metric, make_comparison, prepare_pair
 from reid_models.retrieval.evaluation import evaluate_dataset, evaluate_retrieval
-from reid_models.retrieval.features import Features, Source, extract_features, fingerprint
+from reid_models.retrieval.extraction import extract_features, fingerprint
+from reid_models.retrieval.features import Features, Source
 from reid_models.retrieval.fitted import fit_comparison
 from reid_models.retrieval.protocol import Protocol
 from reid_ops.metrics import evaluate_ranking

@@ -21,7 +21,8 @@ from reid_models.retrieval.evaluation import (
     evaluate_retrieval,
     evaluate_single_shot,
 )
-from reid_models.retrieval.features import Features, Source, extract_features
+from reid_models.retrieval.extraction import extract_features
+from reid_models.retrieval.features import Features, Source
 from reid_ops.metrics import RankingReport, evaluate_ranking, single_shot_cmc
 
 SIZE = (16, 16)

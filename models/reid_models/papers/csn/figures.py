@@ -27,7 +27,7 @@ def draw_pairs(request: FigureRequest) -> Figure:
 
 
 def _pairs(request: FigureRequest) -> list[PairMaps]:
-    from ...retrieval.features import choose_device
+    from ...retrieval.extraction import choose_device
     from .network import CSN
     from .similarity_maps import choose_pairs, similarity_maps
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def draw_branches(request: FigureRequest) -> Figure:
     """Heat-maps of every branch over some queries (Fig. 2)."""
     from ...report.pictures import draw_records
-    from ...retrieval.features import choose_device
+    from ...retrieval.extraction import choose_device
     from .plots import plot_branches
 
     networks = request.read_networks()

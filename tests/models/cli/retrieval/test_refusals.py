@@ -115,7 +115,7 @@ def test_a_folder_without_features_does_not_stay(
 
     words = ("extract", "--dataset", "synthetic", "--model", "run", "--output", fresh / "f")
     with monkeypatch.context() as patch:
-        patch.setattr("reid_models.retrieval.features.extract_to_file", fail)
+        patch.setattr("reid_models.retrieval.extraction.extract_to_file", fail)
         assert "an image is damaged" in refused(capsys, *words)
         assert not (fresh / "f").exists()
         (fresh / "f").mkdir()

@@ -16,7 +16,8 @@ import torch.nn.functional as F
 
 import reid_ops
 from reid_models.data import read_folder
-from reid_models.retrieval.features import extract_features, load_features, save_features
+from reid_models.retrieval.extraction import extract_features
+from reid_models.retrieval.features import load_features, save_features
 from reid_models.retrieval.gallery import Gallery
 from reid_models.runs.models import load_trained
 from reid_ops.metrics import evaluate_ranking
