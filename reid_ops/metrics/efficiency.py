@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 _OP = "efficiency_score"
 _FIELDS = ("rank1", "mean_ap", "feature_dim", "volume", "speed")
 
@@ -53,8 +55,9 @@ def efficiency_score(
         name -> :class:`EfficiencyScore`, in the order given. Model 1 has 1.
 
     Raises:
-        ValueError: no models, a missing field or name, a value that is not positive, or a metric so far
-            below model 2's that the bracket is not positive.
+        TypeError: ``models`` or one of them is no mapping, or a value no number.
+        ValueError: no models, a missing field or name, a value that is not positive or finite, a metric so
+            far below model 2's that the bracket is not positive, or a score beyond what a float holds.
 
     Example:
         >>> models = {
@@ -64,12 +67,18 @@ def efficiency_score(
         >>> round(efficiency_score(models)["AlignedReID"].total, 2)
         2.55
     """
+    if not isinstance(models, Mapping):
+        raise TypeError(f"{_OP}: models must be a mapping of names, got {type(models).__name__}")
     if not models:
         raise ValueError(f"{_OP}: models must name at least one model, got none")
     for name, values in models.items():
         _check(name, values)
-    if not weight >= 0.0:
-        raise ValueError(f"{_OP}: weight must be at least 0, got {weight}")
+    if not 0.0 <= weight < math.inf:
+        raise ValueError(f"{_OP}: weight must be finite and at least 0, got {weight}")
+    numbers = {"threshold": threshold, "speed_exponent": speed_exponent, "metric_exponent": metric_exponent}
+    for argument, number in numbers.items():
+        if not math.isfinite(number):
+            raise ValueError(f"{_OP}: {argument} must be finite, got {number}")
     for argument, chosen in (("largest", largest), ("weakest", weakest)):
         if chosen is not None and chosen not in models:
             raise ValueError(f"{_OP}: {argument} must be one of {', '.join(models)}, got {chosen!r}")
@@ -85,22 +94,35 @@ def efficiency_score(
                 f"the difference is {lead}"
             )
         size = values["volume"] / values["feature_dim"]
-        return size * values["speed"] ** speed_exponent * lead**metric_exponent
+        try:
+            found = size * values["speed"] ** speed_exponent * lead**metric_exponent
+        except OverflowError:
+            found = math.inf
+        if not 0.0 < found < math.inf:
+            raise ValueError(f"{_OP}: the numbers of model {name!r} must have a finite score, got {found}")
+        return found
 
     scores = {}
     for name in models:
         rank1 = score(name, "rank1") / score(first, "rank1")
         mean_ap = score(name, "mean_ap") / score(first, "mean_ap")
-        scores[name] = EfficiencyScore(rank1, mean_ap, (rank1 + weight * mean_ap) / (1.0 + weight))
+        total = (rank1 + weight * mean_ap) / (1.0 + weight)
+        if not math.isfinite(total):
+            raise ValueError(f"{_OP}: the numbers of model {name!r} must have a finite score, got {total}")
+        scores[name] = EfficiencyScore(rank1, mean_ap, total)
     return scores
 
 
 def _check(name: str, values: Mapping[str, Any]) -> None:
+    if not isinstance(values, Mapping):
+        raise TypeError(f"{_OP}: model {name!r} must be a mapping of fields, got {type(values).__name__}")
     missing = [field for field in _FIELDS if field not in values]
     if missing:
         raise ValueError(f"{_OP}: model {name!r} must have {', '.join(_FIELDS)}; missing: {missing[0]}")
     for field in _FIELDS:
         least = "at least 0" if field in ("rank1", "mean_ap") else "above 0"
         value = values[field]
+        if not isinstance(value, (int, float, np.integer, np.floating)):
+            raise TypeError(f"{_OP}: {field} of model {name!r} must be a number, got {type(value).__name__}")
         if not math.isfinite(value) or value < 0 or (least == "above 0" and value == 0):
             raise ValueError(f"{_OP}: {field} of model {name!r} must be finite and {least}, got {value}")

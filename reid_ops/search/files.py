@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from . import storage, validation
+from . import faiss_layout, storage, validation
 from .approximate import Approximate
 from .contents import Contents
 from .rows import Rows
@@ -194,12 +194,16 @@ class Files(Contents, ABC):
 def _read_approximate(reader: storage.Reader, dim: int, count: int) -> Approximate:
     facts = reader.facts
     try:
+        faiss_layout.check(reader.view("faiss"), facts["kind"], facts["metric"], dim, count)
         found = Approximate.read(facts["kind"], facts["metric"], facts["approximate"], reader.stream("faiss"))
+    except faiss_layout.LayoutError as error:
+        raise storage.IndexFileError(f"{reader.path} is damaged: of its faiss part {error}") from error
     except RuntimeError as error:  # faiss's own
         if isinstance(error.__cause__, ImportError):
             raise
         raise storage.IndexFileError(f"{reader.path} is damaged: faiss can't read its part") from error
-    validation.check_faiss(found.index, facts["kind"], dim, count, reader.path)
+    if found.effort > found.parameter[1]:
+        raise storage.IndexFileError(f"{reader.path} is damaged: approximate.effort is {found.effort}")
     return found
 
 

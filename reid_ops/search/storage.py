@@ -184,9 +184,16 @@ class Reader:
         self.file.seek(entry["offset"])
         return np.fromfile(self.file, dtype, int(np.prod(shape))).reshape(shape)
 
-    def stream(self, name: str) -> Callable[[int], bytes]:
-        """A function that reads on within a section, whose checksum is compared first."""
+    def view(self, name: str) -> memoryview:
+        """A section's bytes, mapped; its checksum is compared first."""
         self.verify(name)
+        entry = self._entry(name)
+        if entry["size"] == 0:
+            return memoryview(b"")
+        return memoryview(np.memmap(self.file, np.uint8, "r", entry["offset"], (entry["size"],)))
+
+    def stream(self, name: str) -> Callable[[int], bytes]:
+        """A function that reads on within a section; its checksum was compared by :meth:`view`."""
         self.file.seek(self._entry(name)["offset"])
         return self.file.read
 

@@ -92,14 +92,6 @@ def _check_vectors(vectors: np.ndarray, metric: str, path: Path) -> None:
             raise _damaged(path, f"the vector in row {first + row} has a length of {length:.6g}")
 
 
-def check_faiss(index: Any, kind: str, dim: int, count: int, path: Path) -> None:
-    """That a faiss index is of the kind, dimension and size that the header says."""
-    names = {"ivf": "IndexIVFFlat", "ivfpq": "IndexIVFPQ", "hnsw": "IndexHNSWFlat"}
-    found = (type(index).__name__, int(index.d), int(index.ntotal))
-    if found != (names[kind], dim, count):
-        raise _damaged(path, f"its faiss index is {found}, not {(names[kind], dim, count)}")
-
-
 def _check_numbers(
     facts: dict[str, Any], expected: dict[str, tuple[type, float, float]], prefix: str, path: Path
 ) -> None:

@@ -258,6 +258,10 @@ def test_efficiency_scores_are_the_papers() -> None:
         (HENET_MODELS, {"largest": "nobody"}, "largest must be one of"),
         (HENET_MODELS, {"weight": -1.0}, "weight must be"),
         (HENET_MODELS, {"weakest": "+Both", "threshold": 1.0}, "less threshold"),
+        (HENET_MODELS, {"threshold": float("inf")}, "threshold must be finite"),
+        (HENET_MODELS, {"threshold": 1e308}, "'AlignedReID' must have a finite score, got inf"),
+        (HENET_MODELS, {"speed_exponent": -1e4}, "'AlignedReID' must have a finite score, got 0"),
+        (HENET_MODELS, {"weight": 1e308}, "must have a finite score, got inf"),
         ({"a": {**HENET_MODELS["PCB"], "volume": 0.0}}, {}, "volume of model 'a' must be finite and above 0"),
         ({"a": {**HENET_MODELS["PCB"], "rank1": float("nan")}}, {}, "rank1 of model 'a'"),
     ],
@@ -265,6 +269,19 @@ def test_efficiency_scores_are_the_papers() -> None:
 def test_efficiency_score_refuses(models: Any, options: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         metrics.efficiency_score(models, **options)
+
+
+@pytest.mark.parametrize(
+    ("models", "message"),
+    [
+        (3.0, "models must be a mapping of names, got float"),
+        ({"a": 3}, "model 'a' must be a mapping of fields, got int"),
+        ({"a": {**HENET_MODELS["PCB"], "speed": "82"}}, "speed of model 'a' must be a number, got str"),
+    ],
+)
+def test_efficiency_score_of_other_types(models: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        metrics.efficiency_score(models)
 
 
 def test_protocols_are_options() -> None:

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from tests.conftest import Backend
-from tests.emulation.build import build_operators
 
 # What fuzzing found, or would find with luck: (operator, arguments, what its refusal says).
 RULE = [2**32, 1, 1, 2**16, 1, 3, 0, 0, 0, 1]
@@ -43,31 +36,6 @@ NAMED: dict[str, tuple[str, list[Any], str]] = {
     ),
     "a rule of one number": ("augment", [*BYTES, [1], [0.0], [], [], torch.float32], "must have 10 numbers"),
 }
-
-
-def run_campaign(backend: Backend, calls: int, folder: Path) -> dict[str, int]:
-    """In a process of its own, which a signal would end."""
-    log = folder / "call"
-    command = [sys.executable, "-m", "tests.robustness.raw_operators", "--calls", str(calls)]
-    command += ["--log", str(log)]
-    if backend.is_emulated:
-        library = os.environ.get("REID_OPS_EMULATED_LIBRARY") or str(build_operators())
-        command += ["--library", backend.library, "--load", library]
-    root = Path(__file__).resolve().parents[2]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=root)
-    ended = signal.Signals(-done.returncode).name if done.returncode < 0 else f"status {done.returncode}"
-    call = log.read_text(encoding="utf-8") if log.exists() else "no call"
-    assert done.returncode == 0, f"{ended} in {call}{done.stderr[-2000:]}"
-    return json.loads(done.stdout)
-
-
-def test_no_call_ends_in_a_signal(backend: Backend, tmp_path: Path) -> None:
-    if backend.name == "cuda":
-        pytest.skip("what a device reads out of bounds would end the whole session")
-    calls = 250 if backend.is_emulated else 1500
-    counts = run_campaign(backend, calls, tmp_path)
-    assert counts["answered"] + counts["refused"] == calls
-    assert min(counts.values()) > calls // 10, counts
 
 
 @pytest.mark.parametrize("case", NAMED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import random
 from collections.abc import Mapping
 from pathlib import Path
@@ -60,10 +61,10 @@ def read_step(path: Path) -> int:
     except OSError:
         raise
     except Exception as error:  # a damaged file may raise anything, depending on the place
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(
-            f"{path} is damaged or not a checkpoint ({type(error).__name__}: {reason})"
-        ) from error
+        # Not torch's words, nor as a cause: they advise to load the file in a way that runs its code.
+        foreign = isinstance(error, pickle.UnpicklingError)
+        reason = "it holds more than plain values and tensors" if foreign else type(error).__name__
+        raise ValueError(f"{path} is damaged or not a checkpoint ({reason})") from None
     missing = [key for key in NEEDED if not isinstance(checkpoint, dict) or key not in checkpoint]
     if missing:
         raise ValueError(f"{path} is not a checkpoint of `reid train`: it has no {', '.join(missing)}")

@@ -238,7 +238,7 @@ def test_other_runs_are_not_overwritten(run: Path) -> None:
     assert (run / "last.ckpt").read_bytes() == before
 
 
-@pytest.mark.parametrize("damage", ["cut", "half", "bit", "empty", "garbage", "zip", "foreign"])
+@pytest.mark.parametrize("damage", ["cut", "half", "bit", "empty", "garbage", "zip", "foreign", "code"])
 def test_damaged_checkpoints_are_named(
     run: Path, tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -249,6 +249,8 @@ def test_damaged_checkpoints_are_named(
     if damage == "zip":
         with zipfile.ZipFile(checkpoint, "w") as archive:
             archive.writestr("a.txt", "of something else")
+    elif damage == "code":
+        torch.save({"state_dict": torch.nn.Linear(2, 2)}, checkpoint)
     elif damage == "foreign":
         torch.save({"state_dict": {}, "global_step": 3}, checkpoint)
     else:
@@ -269,6 +271,7 @@ def test_damaged_checkpoints_are_named(
     assert shown.count("\n") == 1
     kind = "is not a checkpoint of" if damage == "foreign" else "is damaged or not a checkpoint"
     assert f"reid train: {checkpoint} {kind}" in shown
+    assert "weights_only" not in shown and "torch.load" not in shown  # torch advises to run what it holds
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
