@@ -196,6 +196,7 @@ def _register(library: str) -> None:
     def _(
         signal: Tensor, parts: Tensor, pairs: Tensor | None, pool: int, with_argmax: bool
     ) -> tuple[Tensor, Tensor]:
+        _checks.check_integer(pool, "pool", 1, MAX_POOL, _OP)
         batch = signal.shape[0] if pairs is None else pairs.shape[0]
         height, width = ((size + pool - 1) // pool for size in signal.shape[2:])
         output = signal.new_empty(batch, parts.shape[1] * parts.shape[2], height, width)

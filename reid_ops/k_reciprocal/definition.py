@@ -144,6 +144,8 @@ def scale_of(largest: Tensor | None, power: int, normalize: bool, like: Tensor, 
 def given_neighbours(
     neighbours: Neighbours, places: int, items: int, normalize: bool, like: Tensor, op: str
 ) -> Neighbours:
+    if not isinstance(neighbours, Neighbours):
+        raise TypeError(f"{op}: neighbours must be a reid_ops.Neighbours, got {type(neighbours).__name__}")
     indices, largest = neighbours.indices, neighbours.largest
     if indices.dtype != torch.int32 or indices.dim() != 2 or len(indices) != items:
         raise ValueError(

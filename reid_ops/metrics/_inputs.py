@@ -99,6 +99,12 @@ def choice(value: Any, argument: str, allowed: Sequence[str], op: str) -> None:
         raise ValueError(f"{op}: {argument} must be one of {names}, got {value!r}")
 
 
+def junk(junk_id: Any, op: str) -> None:
+    """An identity or None."""
+    if junk_id is not None:
+        _checks.check_integer(junk_id, "junk_id", -(2**63), 2**63 - 1, op)
+
+
 def rank_list(ranks: Iterable[int], op: str) -> tuple[int, ...]:
     """Distinct ranks from 1 on, ascending."""
     found = tuple(ranks)

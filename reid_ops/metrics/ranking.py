@@ -82,6 +82,7 @@ def evaluate_ranking(
     """
     _inputs.choice(average_precision, "average_precision", _inputs.AVERAGE_PRECISIONS, _OP)
     wanted = _inputs.rank_list(ranks, _OP)
+    _inputs.junk(junk_id, _OP)
     if (distance is None) == (indices is None):
         raise ValueError(f"{_OP}: exactly one of distance and indices must be given")
     if indices is not None:

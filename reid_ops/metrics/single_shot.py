@@ -82,6 +82,7 @@ def single_shot_cmc(
         0.517
     """
     wanted = _inputs.rank_list(ranks, _OP)
+    _inputs.junk(junk_id, _OP)
     _checks.check_integer(repeats, "repeats", 1, None, _OP)
     _inputs.choice(camera_rule, "camera_rule", ("same_identity", "none"), _OP)
     given = _inputs.pairs(distance, query_ids, gallery_ids, query_cameras, gallery_cameras, camera_rule, _OP)

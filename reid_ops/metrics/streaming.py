@@ -58,6 +58,7 @@ class RankingAccumulator:
             self._cameras = _inputs.integers(gallery_cameras, "gallery_cameras", len(identities), op)
         rule = "none" if self._cameras is None else camera_rule
         self._ranks = _inputs.rank_list(ranks, op)
+        _inputs.junk(junk_id, op)
         self._average_precision = average_precision
         self._engine = Engine(identities, self._cameras, junk_id, rule, backend, op)
         self._blocks: list[Measures] = []

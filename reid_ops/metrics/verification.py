@@ -87,6 +87,7 @@ def verification_curve(
         if not 0.0 <= rate <= 1.0:
             raise ValueError(f"{_OP}: fars must be in [0, 1], got {rate}")
     check_backend(backend, _OP)
+    _inputs.junk(junk_id, _OP)
     pairs = _inputs.pairs(distance, query_ids, gallery_ids, query_cameras, gallery_cameras, camera_rule, _OP)
     found = _inputs.as_torch(pairs.distance)
     own, owner = (

@@ -296,6 +296,7 @@ BAD = {
     "ids' shape": ({"index": Index(torch.zeros(7, 4).long())}, ValueError, r"ids of shape \(7, 5\), got int64 of shape \(7, 4\)"),
     "ids' dtype": ({"index": Index(torch.zeros(7, 5))}, ValueError, r"integer ids of shape \(7, 5\), got float32"),
     "ids' range": ({"index": Index(torch.full((7, 5), 5))}, ValueError, r"rows of gallery, in \[-1, 5\), got 5 to 5"),
+    "neighbours' type": ({"neighbours": torch.zeros(7, 7).int()}, TypeError, r"neighbours must be a reid_ops.Neighbours, got Tensor"),
     "neighbours too few": ({"neighbours": reid_ops.Neighbours(torch.zeros(7, 2).int(), torch.ones(7))}, ValueError, r"must hold 7 neighbours an item, got 2"),
     "neighbours' shape": ({"neighbours": reid_ops.Neighbours(torch.zeros(6, 7).int(), torch.ones(6))}, ValueError, r"int32 of shape \(7, K\), got int32 of shape \(6, 7\)"),
     "largest missing": ({"neighbours": reid_ops.Neighbours(torch.zeros(7, 7).int(), None)}, ValueError, r"neighbours.largest must be \(7,\)"),

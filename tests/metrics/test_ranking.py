@@ -284,6 +284,15 @@ def test_bad_arguments(arguments: Any, options: Any, error: type[Exception], mes
         metrics.evaluate_ranking(*arguments, **options)
 
 
+@pytest.mark.parametrize(
+    "call", [metrics.evaluate_ranking, metrics.single_shot_cmc, metrics.verification_curve]
+)
+@pytest.mark.parametrize("junk", [[1, 2], torch.ones(3, 4, dtype=torch.bool), "1", 2**70])
+def test_junk_is_one_identity(call: Any, junk: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match="junk_id must be"):
+        call(D, [1, 1], [1, 1, 2], junk_id=junk)
+
+
 def test_bad_features() -> None:
     good = torch.ones(3, 4)
     with pytest.raises(ValueError, match="D = 4, got 5"):

@@ -75,7 +75,9 @@ class Chance(random.Random):
         if isinstance(value, Tensor):
             return self._other_tensor(value)
         if isinstance(value, np.ndarray):
-            changed = self._other_tensor(torch.from_numpy(value))
+            changed = self._other_tensor(torch.from_numpy(np.ascontiguousarray(value)))
+            if isinstance(changed, Tensor) and changed.dtype == torch.bfloat16:  # which numpy does not have
+                return changed
             return (
                 changed.numpy() if isinstance(changed, Tensor) and changed.device.type == "cpu" else changed
             )
