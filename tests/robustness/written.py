@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from reid_models.networks import Network, load_model, save_model
 from reid_models.networks.registry import create_model
-from reid_models.retrieval.feature_files import Features, load_features, save_features
+from reid_models.retrieval.features import Features, load_features, save_features
 from reid_models.training.checkpoints import WholeCheckpointIO, read_step
 from reid_ops import GalleryIndex
 
