@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from argparse import Action, RawDescriptionHelpFormatter
 from collections.abc import Sequence
@@ -11,8 +12,9 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 from .._words import parse
 from .command import Command
 
-__all__ = ["ArgumentParser", "Namespace", "make_parser", "read"]
+__all__ = ["ArgumentParser", "Namespace", "make_parser", "read", "separate"]
 
+NUMBER = re.compile(r"-\d|-\.\d")  # a word that begins with a minus and is no option
 NO_DEFAULT = re.compile(r" \(default: (null|False|\{\}|\[\])\)|, default: null(?=\))")  # "none" says nothing
 
 
@@ -42,7 +44,43 @@ def make_parser(command: Command) -> ArgumentParser:
 
 
 def read(command: Command, words: Sequence[str]) -> Namespace:
-    """The values of a command's words; as :func:`parse`."""
+    """The values of a command's words, options and others in any order; as :func:`parse`."""
     if command.passes_on and not {"-h", "--help"} & set(words[:1]):
         return Namespace(words=list(words))
-    return parse(make_parser(command), words)
+    parser = make_parser(command)
+    if "--" not in words:  # argparse gives words of several arguments to the first, unless they come together
+        plain, options = separate(parser, words)
+        words = [*plain, *options]
+    return parse(parser, words)
+
+
+def separate(parser: ArgumentParser, words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Words that belong to no option, and the options with their values; each in the order given."""
+    plain: list[str] = []
+    options: list[str] = []
+    wanted = 0.0  # words that the option before still takes
+    for word in words:
+        if _is_option(word):
+            options.append(word)
+            wanted = 0 if "=" in word else _values(parser, word)
+        elif wanted > 0:
+            options.append(word)
+            wanted -= 1
+        else:
+            plain.append(word)
+    return plain, options
+
+
+def _is_option(word: str) -> bool:
+    return word.startswith("-") and word != "-" and NUMBER.match(word) is None
+
+
+def _values(parser: ArgumentParser, option: str) -> float:
+    """How many words an option takes; of ``--options.size`` that is said of ``--options``."""
+    key = option.removesuffix("+")
+    while key and key not in parser._option_string_actions:
+        key = key.rpartition(".")[0]
+    count = parser._option_string_actions[key].nargs if key else 0
+    if isinstance(count, int):
+        return count
+    return 1 if count in (None, "?") else math.inf

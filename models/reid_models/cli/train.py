@@ -30,8 +30,22 @@ def run(options: Namespace) -> None:
     from ..recipes import load_recipe
     from ..training.train import train
 
-    recipe = load_recipe(options.recipe)
-    print(train({"name": recipe.name, **recipe.config}, options.settings))
+    name, settings = _separate(options.words)
+    recipe = load_recipe(name)
+    print(train({"name": recipe.name, **recipe.config}, settings))
+
+
+def _separate(words: list[str]) -> tuple[str, list[str]]:
+    """The recipe and the settings, of which some may come first."""
+    if words and not words[0].startswith("-"):
+        return words[0], words[1:]
+    from ..training.configuration import make_parser
+    from .parsing import separate
+
+    plain, settings = separate(make_parser(), words)
+    if not plain:
+        raise ValueError("RECIPE must be given: a name from `reid recipes`, or a YAML file of settings")
+    return plain[0], [*plain[1:], *settings]
 
 
 COMMAND = Command(
@@ -40,4 +54,5 @@ COMMAND = Command(
     example=EXAMPLE,
     configure=configure,
     run=run,
+    passes_on=True,
 )

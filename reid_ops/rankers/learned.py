@@ -1,78 +1,16 @@
-"""Distances between features: Euclidean, cosine, Mahalanobis and XQDA; query expansion, flip averaging."""
+"""Distances with a metric that is learned: Mahalanobis and XQDA."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import _checks
-
-__all__ = [
-    "XQDA",
-    "EuclideanRanker",
-    "MahalanobisRanker",
-    "expand_queries",
-    "flip_average",
-    "pairwise_distance",
-]
-
-
-@_checks.outside_autocast
-def pairwise_distance(query: Tensor, gallery: Tensor, metric: str = "euclidean") -> Tensor:
-    """Distances of all pairs by one matrix product.
-
-    Args:
-        query: features ``(Q, D)``, float32, float64, float16 or bfloat16.
-        gallery: features ``(G, D)``, dtype and device of ``query``.
-        metric: ``"euclidean"``, ``"squared_euclidean"`` or ``"cosine"`` (1 less the cosine).
-
-    Returns:
-        ``(Q, G)``, from 0, float32 for half types. Near 0 the Euclidean ones lose digits, as
-        ``|x|^2 + |y|^2 - 2xy`` does; rank with float64 where that matters.
-
-    Raises:
-        TypeError: an argument is no tensor, or of an unsupported or unlike dtype.
-        ValueError: shapes or devices disagree, a metric is unknown, or cosine meets a vector of zeros.
-
-    Example:
-        >>> pairwise_distance(torch.tensor([[0.0, 0.0]]), torch.tensor([[3.0, 4.0]]))
-        tensor([[5.]])
-    """
-    op = "pairwise_distance"
-    query, gallery = _check_pair(query, gallery, op)
-    if metric == "cosine":
-        return (1.0 - _unit(query, "query", op) @ _unit(gallery, "gallery", op).T).clamp_(min=0.0)
-    if metric not in ("euclidean", "squared_euclidean"):
-        raise ValueError(f'{op}: metric must be "euclidean", "squared_euclidean" or "cosine", got {metric!r}')
-    squared = torch.addmm(gallery.square().sum(1)[None, :], query, gallery.T, alpha=-2.0)
-    squared += query.square().sum(1)[:, None]
-    squared.clamp_(min=0.0)
-    return squared.sqrt_() if metric == "euclidean" else squared
-
-
-class EuclideanRanker:
-    """Euclidean ranking (HCN, Table 3), on L2-normalised features unless ``normalize=False``.
-
-    Example:
-        >>> EuclideanRanker().distance(torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 3.0]]))
-        tensor([[1.4142]])
-    """
-
-    def __init__(self, *, normalize: bool = True) -> None:
-        self.normalize = normalize
-
-    @_checks.outside_autocast
-    def distance(self, query: Tensor, gallery: Tensor) -> Tensor:
-        """Distances ``(Q, G)``; see :func:`pairwise_distance`."""
-        query, gallery = _check_pair(query, gallery, type(self).__name__)
-        if self.normalize:
-            query = _unit(query, "query", type(self).__name__)
-            gallery = _unit(gallery, "gallery", type(self).__name__)
-        return pairwise_distance(query, gallery, "euclidean")
+from .. import _checks
+from .distance import pairwise_distance
+from .inputs import check_length, check_pair
 
 
 class MahalanobisRanker:
@@ -128,8 +66,8 @@ class MahalanobisRanker:
     def distance(self, query: Tensor, gallery: Tensor) -> Tensor:
         """Distances ``(Q, G)`` of features ``(Q, D)`` and ``(G, D)``, from 0; not square-rooted."""
         op = type(self).__name__
-        query, gallery = _check_pair(query, gallery, op)
-        _check_length(query, self.projection.shape[0], op)
+        query, gallery = check_pair(query, gallery, op)
+        check_length(query, self.projection.shape[0], op)
         projection = self.projection.to(query)
         return pairwise_distance(query @ projection, gallery @ projection, "squared_euclidean")
 
@@ -184,7 +122,7 @@ class XQDA:
             TypeError, ValueError: arguments are of the wrong kind or shape, features are not finite, no
                 identity is in both views, or all pairs are of one identity.
         """
-        first, second = _check_pair(first, second, "XQDA", ("first", "second"), ("n", "m"))
+        first, second = check_pair(first, second, "XQDA", ("first", "second"), ("n", "m"))
         dtype, device = first.dtype, first.device
         labels = [
             _labels(ids, f"{name}_ids", len(view), device)
@@ -224,103 +162,12 @@ class XQDA:
         """Distances ``(Q, G)``, smaller is better; below 0 where M is not positive semi-definite."""
         if self.subspace is None or self.metric is None:
             raise RuntimeError("XQDA: fit must be called before distance")
-        query, gallery = _check_pair(query, gallery, "XQDA")
-        _check_length(query, self.subspace.shape[0], "XQDA")
+        query, gallery = check_pair(query, gallery, "XQDA")
+        check_length(query, self.subspace.shape[0], "XQDA")
         left, right = query @ self.subspace.to(query), gallery @ self.subspace.to(query)
         weighted = left @ self.metric.to(query)
         squares = (right @ self.metric.to(query) * right).sum(1)
         return (weighted * left).sum(1)[:, None] + squares[None, :] - 2.0 * weighted @ right.T
-
-
-@_checks.outside_autocast
-def expand_queries(
-    query: Tensor,
-    gallery: Tensor,
-    *,
-    k: int = 10,
-    alpha: float | None = None,
-    search: Callable[[Tensor, int], tuple[Any, Any]] | None = None,
-) -> Tensor:
-    r"""Query expansion: each query becomes a mean of itself and its k nearest gallery items.
-
-    :math:`q' = q + \sum_{i \le k} w_i g_i`, L2-normalised, with :math:`w_i = 1` (average expansion, Chum
-    et al. 2007) or :math:`w_i = \max(\cos(q, g_i), 0)^\alpha` (Radenovic et al. 2018) if ``alpha`` is given.
-
-    Args:
-        query: features ``(Q, D)``; normalised here.
-        gallery: features ``(G, D)``, dtype and device of ``query``; normalised here.
-        k: items per query, from 0; at most G are there.
-        alpha: exponent, from 0; None: all weights 1.
-        search: finds the items: (unit queries, k) -> (anything, gallery rows ``(Q, k)``, -1 for none), such
-            as ``index.search`` of a :class:`GalleryIndex` whose ids are the gallery's rows. None: exact
-            search here, a block of queries at a time.
-
-    Returns:
-        Unit features ``(Q, D)``, float32 for half types.
-
-    Raises:
-        TypeError, ValueError: arguments are of the wrong kind, shape or range, or a vector is zero.
-
-    Example:
-        >>> expand_queries(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]]), k=1)
-        tensor([[0.7071, 0.7071]])
-    """
-    op = "expand_queries"
-    query, gallery = _check_pair(query, gallery, op)
-    _checks.check_integer(k, "k", 0, 2**31, op)
-    if alpha is not None and not 0.0 <= alpha < float("inf"):
-        raise ValueError(f"{op}: alpha must be finite and at least 0, got {alpha}")
-    query, gallery = _unit(query, "query", op), _unit(gallery, "gallery", op)
-    k = min(k, len(gallery))
-    if k == 0:
-        return query
-    step = max(1, (1 << 22) // max(len(gallery), k * gallery.shape[1]))
-    expanded = []
-    for block in query.split(step):
-        if search is None:
-            rows = (block @ gallery.T).topk(k, dim=1).indices
-        else:
-            rows = torch.as_tensor(search(block, k)[1]).to(gallery.device)
-            if rows.shape != (len(block), k) or bool((rows >= len(gallery)).any()):
-                raise ValueError(f"{op}: search must give ({len(block)}, {k}) rows of the gallery")
-        found = gallery[rows.clamp(min=0)]
-        weights = torch.ones_like(rows, dtype=block.dtype)
-        if alpha is not None:
-            weights = torch.einsum("qd,qkd->qk", block, found).clamp(min=0.0) ** alpha
-        expanded.append(block + torch.einsum("qk,qkd->qd", weights * (rows >= 0), found))
-    return F.normalize(torch.cat(expanded), dim=1)
-
-
-def flip_average(model: Callable[[Tensor], Tensor], images: Tensor, *, normalize: bool = True) -> Tensor:
-    """Features averaged over an image and its mirror image (hybrid attention, section 4).
-
-    Args:
-        model: images ``(N, C, H, W)`` -> features ``(N, D)``.
-        images: ``(N, C, H, W)``.
-        normalize: L2-normalise both features before, and the mean after.
-
-    Returns:
-        ``(N, D)``.
-
-    Raises:
-        TypeError, ValueError: images or the model's features are of the wrong kind or shape.
-
-    Example:
-        >>> flip_average(lambda images: images.flatten(1), torch.tensor([[[[1.0, 3.0]]]]), normalize=False)
-        tensor([[2., 2.]])
-    """
-    op = "flip_average"
-    if not isinstance(images, Tensor):
-        raise TypeError(f"{op}: images must be a torch.Tensor, got {type(images).__name__}")
-    if images.dim() != 4:
-        raise ValueError(f"{op}: images must have shape (N, C, H, W), got {tuple(images.shape)}")
-    features = [model(images), model(images.flip(-1))]
-    for each in features:
-        _checks.check_features(each, "the model's output", ("N", "D"), op)
-    if not normalize:
-        return (features[0] + features[1]) / 2
-    first, second = (F.normalize(each, dim=1) for each in features)
-    return F.normalize(first + second, dim=1)
 
 
 def _covariances(
@@ -350,46 +197,6 @@ def _covariances(
     return within / same, (total - within) / different
 
 
-def _check_pair(
-    query: Tensor,
-    gallery: Tensor,
-    op: str,
-    names: tuple[str, str] = ("query", "gallery"),
-    rows: tuple[str, str] = ("Q", "G"),
-) -> tuple[Tensor, Tensor]:
-    """Both as finite features of one length, kind and device; half types as float32."""
-    for features, name, row in zip((query, gallery), names, rows, strict=True):
-        _checks.check_features(features, name, (row, "D"), op)
-    _checks.check_alike(gallery, names[1], query, names[0], op)
-    if query.shape[1] != gallery.shape[1]:
-        raise ValueError(
-            f"{op}: {names[1]} must have the D = {query.shape[1]} of {names[0]}, got {gallery.shape[1]}"
-        )
-    for features, name in zip((query, gallery), names, strict=True):
-        finite = torch.isfinite(features).all(1)
-        if not finite.all():
-            row_number = int((~finite).long().argmax())
-            raise ValueError(f"{op}: {name} must be finite, but row {row_number} is not")
-    if query.dtype in (torch.float16, torch.bfloat16):
-        query, gallery = query.float(), gallery.float()
-    # Squared distances are at most four times that.
-    limit = torch.finfo(query.dtype).max / 16
-    for features, name in zip((query, gallery), names, strict=True):
-        squares = torch.linalg.vecdot(features, features)
-        if bool((squares > limit).any()):
-            row_number = int((squares > limit).long().argmax())
-            raise ValueError(
-                f"{op}: {name} must have lengths up to {limit**0.5:.3g} for their distances to be finite, "
-                f"but row {row_number} has more"
-            )
-    return query, gallery
-
-
-def _check_length(features: Tensor, length: int, op: str) -> None:
-    if features.shape[1] != length:
-        raise ValueError(f"{op}: features must have D = {length}, got {features.shape[1]}")
-
-
 def _labels(values: Any, argument: str, size: int, device: torch.device) -> Tensor:
     labels = torch.as_tensor(values, device=device)
     if labels.is_floating_point() or labels.dtype == torch.bool:
@@ -397,12 +204,3 @@ def _labels(values: Any, argument: str, size: int, device: torch.device) -> Tens
     if labels.shape != (size,):
         raise ValueError(f"XQDA: {argument} must have shape ({size},), got {tuple(labels.shape)}")
     return labels.long()
-
-
-def _unit(features: Tensor, argument: str, op: str) -> Tensor:
-    """Rows of length 1; a row of zeros has no direction."""
-    norms = features.norm(dim=1, keepdim=True)
-    if bool((norms == 0).any()):
-        row = int((norms[:, 0] == 0).long().argmax())
-        raise ValueError(f"{op}: {argument} must not hold a vector of zeros, but row {row} is one")
-    return features / norms
