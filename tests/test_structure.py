@@ -14,7 +14,7 @@ FOLDERS = ("reid_ops", "csrc", "models/reid_models", "benchmarks", "tools", "exa
 SUFFIXES = {".py", ".cpp", ".cu", ".h"}
 LONGEST = 400  # lines
 #: Longer ones of today. No file is added here, and none grows.
-LONG = {"csrc/k_reciprocal/cuda.cu": 416, "csrc/k_reciprocal/ops.cpp": 453, "reid_ops/rankers.py": 408}
+LONG = {"csrc/k_reciprocal/cuda.cu": 416, "csrc/k_reciprocal/ops.cpp": 453}
 
 #: Inside reid_models, from the ground up: a package imports those to its left. Single modules whose names
 #: begin with an underscore stand below all, and whatever is not named here above all.
