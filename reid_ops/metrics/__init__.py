@@ -5,6 +5,7 @@ tensors. Ties are broken by gallery position everywhere, so every path gives the
 """
 
 from .efficiency import EfficiencyScore, efficiency_score
+from .multi_query import evaluate_multi_query, pool_queries
 from .protocols import PROTOCOLS, Protocol
 from .ranking import evaluate_ranking
 from .report import RankingReport
@@ -23,8 +24,10 @@ __all__ = [
     "VerificationReport",
     "efficiency_score",
     "evaluate_features",
+    "evaluate_multi_query",
     "evaluate_ranking",
     "evaluate_tracks",
+    "pool_queries",
     "single_shot_cmc",
     "verification_curve",
 ]

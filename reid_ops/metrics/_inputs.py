@@ -12,6 +12,8 @@ from torch import Tensor
 
 from reid_ops import _checks
 
+from . import _own
+
 CAMERA_RULES = ("none", "same_identity", "any")
 AVERAGE_PRECISIONS = ("mean_precision", "trapezoid")
 
@@ -43,7 +45,10 @@ def matrix(values: Any, argument: str, op: str) -> Matrix:
 def camera_arrays(
     query_cameras: Any, gallery_cameras: Any, camera_rule: str, queries: int, items: int, op: str
 ) -> tuple[np.ndarray | None, np.ndarray | None, str]:
-    """Both camera arrays and the rule that holds: without cameras nothing is removed for them."""
+    """Both camera arrays and the rule that holds: without cameras nothing is removed for them.
+
+    A query's camera of -1, unknown, is no item's.
+    """
     choice(camera_rule, "camera_rule", CAMERA_RULES, op)
     if (query_cameras is None) != (gallery_cameras is None):
         given, missing = ("query_cameras", "gallery_cameras")
@@ -53,7 +58,7 @@ def camera_arrays(
     if query_cameras is None or camera_rule == "none":
         return None, None, "none"
     return (
-        integers(query_cameras, "query_cameras", queries, op),
+        _own.of_queries(integers(query_cameras, "query_cameras", queries, op)),
         integers(gallery_cameras, "gallery_cameras", items, op),
         camera_rule,
     )
@@ -79,6 +84,7 @@ def pairs(
     gallery_cameras: Any,
     camera_rule: str,
     op: str,
+    exclude_self: Any = False,
 ) -> Pairs:
     """What an evaluation from distances is given, checked."""
     found = matrix(distance, "distance", op)
@@ -89,6 +95,11 @@ def pairs(
     cameras, item_cameras, rule = camera_arrays(
         query_cameras, gallery_cameras, camera_rule, queries, items, op
     )
+    own = _own.own_rows(exclude_self, queries, items, op)
+    if own is not None:
+        cameras, item_cameras, rule = _own.leave_out(
+            own, identities, item_identities, cameras, item_cameras, rule, op
+        )
     return Pairs(found, identities, cameras, item_identities, item_cameras, rule)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import _inputs, _torch_ranks
+from . import _inputs, _own, _torch_ranks
 from ._engine import Engine
 from .report import Measures, RankingReport, make_report
 
@@ -27,6 +27,7 @@ def evaluate_ranking(
     junk_id: int | None = -1,
     camera_rule: str = "same_identity",
     average_precision: str = "mean_precision",
+    exclude_self: Any = False,
     indices: np.ndarray | Tensor | None = None,
     backend: str = "auto",
 ) -> RankingReport:
@@ -54,13 +55,16 @@ def evaluate_ranking(
             ``indices``.
         query_ids: identities ``(Q,)``, integers.
         gallery_ids: identities ``(G,)``.
-        query_cameras: cameras ``(Q,)``; None, together with ``gallery_cameras``, removes nothing for cameras.
+        query_cameras: cameras ``(Q,)``; None, together with ``gallery_cameras``, removes nothing for cameras,
+            and neither does -1, which is an unknown one.
         gallery_cameras: cameras ``(G,)``.
         ranks: where CMC is reported, from 1.
         junk_id: identity whose items are left out; None: no junk.
         camera_rule: ``"same_identity"`` removes items of the query's identity *and* camera,
             ``"any"`` all items of the query's camera, ``"none"`` nothing.
         average_precision: ``"mean_precision"`` or ``"trapezoid"``.
+        exclude_self: leave each query itself out of its ranking (leave-one-out): True where query i is
+            gallery item i, else the queries' gallery rows ``(Q,)``, -1 for those that are not in it.
         indices: top-K lists ``(Q, K)`` instead of distances: gallery rows, best first, -1 for no entry.
             Positives beyond the lists count as never found (see :class:`RankingReport`), except that CMC
             up to K less the removed entries is exact.
@@ -88,9 +92,11 @@ def evaluate_ranking(
     if indices is not None:
         return _evaluate_lists(
             indices, query_ids, gallery_ids, query_cameras, gallery_cameras, wanted, junk_id, camera_rule,
-            average_precision,
+            average_precision, exclude_self,
         )  # fmt: skip
-    given = _inputs.pairs(distance, query_ids, gallery_ids, query_cameras, gallery_cameras, camera_rule, _OP)
+    given = _inputs.pairs(
+        distance, query_ids, gallery_ids, query_cameras, gallery_cameras, camera_rule, _OP, exclude_self
+    )
     engine = Engine(given.item_identities, given.item_cameras, junk_id, given.rule, backend, _OP)
     measures = engine.evaluate(given.distance, given.identities, given.cameras)
     return make_report(measures, wanted, average_precision, engine.used, _OP)
@@ -106,6 +112,7 @@ def _evaluate_lists(
     junk_id: int | None,
     camera_rule: str,
     average_precision: str,
+    exclude_self: Any,
 ) -> RankingReport:
     lists = _list_tensor(indices)
     gallery_identities = _inputs.integers(gallery_ids, "gallery_ids", None, _OP)
@@ -115,6 +122,11 @@ def _evaluate_lists(
     cameras, item_cameras, rule = _inputs.camera_arrays(
         query_cameras, gallery_cameras, camera_rule, queries, items, _OP
     )
+    own = _own.own_rows(exclude_self, queries, items, _OP)
+    if own is not None:
+        cameras, item_cameras, rule = _own.leave_out(
+            own, query_identities, gallery_identities, cameras, item_cameras, rule, _OP
+        )
     _check_lists(lists, items)
     device = lists.device
     query = _torch_ranks.Labels.on(device, query_identities, cameras)

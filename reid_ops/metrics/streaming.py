@@ -12,7 +12,7 @@ from torch import Tensor
 from reid_ops import _checks
 from reid_ops.rankers import pairwise_distance
 
-from . import _inputs
+from . import _inputs, _own
 from ._engine import Engine
 from .report import Measures, RankingReport, make_report
 
@@ -25,7 +25,7 @@ class RankingAccumulator:
 
     Args:
         gallery_ids: identities ``(G,)``, integers.
-        gallery_cameras: cameras ``(G,)`` or None.
+        gallery_cameras: cameras ``(G,)`` or None; -1 is an unknown one, which removes nothing.
         ranks, junk_id, camera_rule, average_precision, backend: as in ``evaluate_ranking``.
 
     Raises:
@@ -79,7 +79,7 @@ class RankingAccumulator:
         if self._cameras is not None:
             if query_cameras is None:
                 raise ValueError(f"{self._op}: query_cameras must be given, as gallery_cameras were")
-            cameras = _inputs.integers(query_cameras, "query_cameras", queries, self._op)
+            cameras = _own.of_queries(_inputs.integers(query_cameras, "query_cameras", queries, self._op))
         if queries == 0:
             return
         self._blocks.append(self._engine.evaluate(found, identities, cameras, self._queries))
@@ -102,6 +102,7 @@ def evaluate_features(
     gallery_cameras: Any = None,
     *,
     metric: str | Callable[[Tensor, Tensor], Tensor] = "cosine",
+    exclude_self: Any = False,
     **options: Any,
 ) -> RankingReport:
     """Evaluates features without a ``(Q, G)`` matrix: distances are made and used a block at a time.
@@ -115,6 +116,7 @@ def evaluate_features(
         gallery_cameras: cameras ``(G,)`` or None.
         metric: ``"cosine"``, ``"euclidean"``, or a function of (features ``(B, D)``, gallery features)
             that gives distances ``(B, G)``, such as the ``distance`` method of a ranker.
+        exclude_self: as in ``evaluate_ranking``; True: query i is gallery item i.
         options: the keywords of :class:`RankingAccumulator`.
 
     Returns:
@@ -143,10 +145,17 @@ def evaluate_features(
             raise ValueError(f"{op}: {name} must be finite, but row {row} is not")
     queries = left.shape[0]
     identities = _inputs.integers(query_ids, "query_ids", queries, op)
-    cameras, item_cameras, _ = _inputs.camera_arrays(
-        query_cameras, gallery_cameras, options.get("camera_rule", "same_identity"), queries, len(right), op
+    rule = options.pop("camera_rule", "same_identity")
+    cameras, item_cameras, rule = _inputs.camera_arrays(
+        query_cameras, gallery_cameras, rule, queries, len(right), op
     )
-    accumulator = RankingAccumulator(gallery_ids, item_cameras, **options)
+    own = _own.own_rows(exclude_self, queries, len(right), op)
+    if own is not None:
+        item_identities = _inputs.integers(gallery_ids, "gallery_ids", len(right), op)
+        cameras, item_cameras, rule = _own.leave_out(
+            own, identities, item_identities, cameras, item_cameras, rule, op
+        )
+    accumulator = RankingAccumulator(gallery_ids, item_cameras, camera_rule=rule, **options)
 
     def distance(block: Tensor) -> Tensor:
         if callable(metric):

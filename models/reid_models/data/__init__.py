@@ -10,13 +10,15 @@ from .datasets.cuhk01 import read_cuhk01
 from .datasets.cuhk03 import read_cuhk03
 from .datasets.cuhk03_old import read_cuhk03_old
 from .datasets.dukemtmc_reid import read_dukemtmc_reid
-from .datasets.folder import read_csv, read_folder
+from .datasets.folder import read_folder
 from .datasets.listing import read_images
 from .datasets.market1501 import read_market1501
+from .datasets.market_layout import read_market_layout
 from .datasets.msmt17 import read_msmt17
 from .datasets.omniglot import read_omniglot
 from .datasets.registry import list_datasets, read_dataset
 from .datasets.synthetic import make_synthetic
+from .datasets.tables import read_csv, read_wildlife
 from .datasets.vehicleid import read_vehicleid
 from .datasets.veri776 import read_veri776
 from .datasets.viper import read_viper
@@ -57,10 +59,12 @@ __all__ = [
     "read_folder",
     "read_images",
     "read_market1501",
+    "read_market_layout",
     "read_msmt17",
     "read_omniglot",
     "read_vehicleid",
     "read_veri776",
     "read_viper",
+    "read_wildlife",
     "verify_split",
 ]

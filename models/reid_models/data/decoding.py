@@ -28,7 +28,8 @@ def decode_image(record: ImageRecord, *, max_pixels: int | None = None) -> Tenso
     """An image record's pixels: uint8 (3, H, W), RGB, turned upright by EXIF; in memory (H, W, 3).
 
     That order is the decoders' own, and PyTorch resizes it three times as fast as (3, H, W). What is
-    transparent is put on black, so that colours that nobody sees do not count.
+    transparent is put on black, so that colours that nobody sees do not count. Of a record with a box its
+    part of the image is given: what lies outside of the image is not.
 
     Args:
         record: of a JPEG, PNG, WebP or BMP file; no other kinds are tried.
@@ -37,7 +38,8 @@ def decode_image(record: ImageRecord, *, max_pixels: int | None = None) -> Tenso
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: the file is not such an image, it is damaged, or it is larger than ``max_pixels``.
+        ValueError: the file is not such an image, it is damaged, it is larger than ``max_pixels``, or the
+            record's box lies outside of it.
     """
     content = _read(record.path) if record.content is None else record.content
     if not content:
@@ -51,7 +53,22 @@ def decode_image(record: ImageRecord, *, max_pixels: int | None = None) -> Tenso
         pixels = _decode_jpeg(content)
     if pixels is None:
         pixels = _decode_any(content, limit, record)
+    if record.box is not None:
+        pixels = _cut(pixels, record)
     return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def _cut(pixels: np.ndarray, record: ImageRecord) -> np.ndarray:
+    """The pixels in the record's box, in memory of their own."""
+    assert record.box is not None
+    left, top, width, height = record.box
+    cut = pixels[max(0, top) : max(0, top + height), max(0, left) : max(0, left + width)]
+    if cut.size == 0:
+        raise ValueError(
+            f"decode_image: {record.path} must have the box {record.box} (left, top, width, height) in it, "
+            f"but is {pixels.shape[1]} wide and {pixels.shape[0]} high"
+        )
+    return np.ascontiguousarray(cut)
 
 
 def pixel_limit() -> int:

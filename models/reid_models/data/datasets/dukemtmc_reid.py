@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import re
 
-from ..records import ImageRecord, ReidDataset, RetrievalSplit, SplitCounts
-from .listing import find_root, list_images, named_record
+from ..records import ReidDataset, SplitCounts
+from .market_layout import read_market_like
 
 NAME = re.compile(r"(?P<identity>\d{4,})_c(?P<camera>\d)_f\d+.*")
 COUNTS = SplitCounts(702, 16522, 702, 2228, 17661)  # hybrid attention, section IV-B
@@ -35,13 +35,12 @@ def read_dukemtmc_reid(root: str | os.PathLike[str]) -> ReidDataset:
         >>> verify_split(dataset)
         []
     """
-    name = "dukemtmc_reid"
-    folders = ("bounding_box_train", "query", "bounding_box_test")
-    path = find_root(root, name, folders, LAYOUT, nested=("DukeMTMC-reID",))
-
-    def records(folder: str) -> tuple[ImageRecord, ...]:
-        form = "IDENTITY_cCAMERA_fFRAME, as in 0001_c2_f0046182.jpg"
-        return tuple(named_record(image, NAME, form, name) for image in list_images(path / folder, name))
-
-    train, query, gallery = (records(folder) for folder in folders)
-    return ReidDataset(name, str(path), train, (RetrievalSplit(query, gallery),), published=COUNTS)
+    return read_market_like(
+        root,
+        "dukemtmc_reid",
+        pattern=NAME,
+        form="IDENTITY_cCAMERA_fFRAME, as in 0001_c2_f0046182.jpg",
+        layout=LAYOUT,
+        nested="DukeMTMC-reID",
+        published=COUNTS,
+    )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import re
 
-from ..records import ImageRecord, ReidDataset, RetrievalSplit, SplitCounts
-from .listing import find_root, list_images, named_record
+from ..records import ReidDataset, SplitCounts
+from .market_layout import read_market_like
 
 NAME = re.compile(r"(?P<identity>-1|\d{4})_c(?P<camera>\d)s\d_.*")
 COUNTS = SplitCounts(751, 12936, 750, 3368, 19732)  # HSGNet, section IV-A
@@ -35,13 +35,12 @@ def read_market1501(root: str | os.PathLike[str]) -> ReidDataset:
         >>> verify_split(dataset)
         []
     """
-    name = "market1501"
-    folders = ("bounding_box_train", "query", "bounding_box_test")
-    path = find_root(root, name, folders, LAYOUT, nested=("Market-1501-v15.09.15",))
-
-    def records(folder: str) -> tuple[ImageRecord, ...]:
-        form = "IDENTITY_cCAMERAsSEQUENCE_..., as in 0002_c1s1_000451_03.jpg"
-        return tuple(named_record(image, NAME, form, name) for image in list_images(path / folder, name))
-
-    train, query, gallery = (records(folder) for folder in folders)
-    return ReidDataset(name, str(path), train, (RetrievalSplit(query, gallery),), published=COUNTS)
+    return read_market_like(
+        root,
+        "market1501",
+        pattern=NAME,
+        form="IDENTITY_cCAMERAsSEQUENCE_..., as in 0002_c1s1_000451_03.jpg",
+        layout=LAYOUT,
+        nested="Market-1501-v15.09.15",
+        published=COUNTS,
+    )

@@ -14,11 +14,14 @@ from .cuhk01 import read_cuhk01
 from .cuhk03 import read_cuhk03
 from .cuhk03_old import read_cuhk03_old
 from .dukemtmc_reid import read_dukemtmc_reid
-from .folder import read_csv, read_folder
+from .folder import read_folder
 from .market1501 import read_market1501
+from .market_layout import read_market_layout
 from .msmt17 import read_msmt17
 from .omniglot import read_omniglot
+from .splitting import check_answerable
 from .synthetic import make_synthetic
+from .tables import read_csv, read_wildlife
 from .vehicleid import read_vehicleid
 from .veri776 import read_veri776
 from .viper import read_viper
@@ -42,12 +45,14 @@ READERS: Registry[Callable[..., ReidDataset]] = Registry(
         "dukemtmc_reid": read_dukemtmc_reid,
         "folder": read_folder,
         "market1501": read_market1501,
+        "market_layout": read_market_layout,
         "msmt17": read_msmt17,
         "omniglot": read_omniglot,
         "synthetic": make_synthetic,
         "vehicleid": read_vehicleid,
         "veri776": read_veri776,
         "viper": read_viper,
+        "wildlife": read_wildlife,
     },
     "datasets",
     table("READERS"),
@@ -75,7 +80,7 @@ def read_dataset(name: str, root: str | os.PathLike[str] | None = None, **option
 
     Raises:
         ValueError: unknown name or option, a root too many or too few, a dataset that has no test images as
-            it is read, or as the reader.
+            it is read, or none that a query could find, or as the reader.
         FileNotFoundError: as the reader.
 
     Example:
@@ -87,6 +92,7 @@ def read_dataset(name: str, root: str | os.PathLike[str] | None = None, **option
             f"read_dataset: {dataset.name} ({dataset.root}) as it is read has training images alone, which "
             "can only be added to another dataset's, by `combined`"
         )
+    check_answerable(dataset)
     return dataset
 
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from ..records import ImageRecord, ReidDataset
-from .folder import check_fraction, split_identities
+from .splitting import SplitRule, check_fraction, split_at_random
 
 PATTERN = 4  # an identity is a smooth pattern from 4 x 4 random colours
 CLUTTER = 0.35  # the share in an image of a pattern that is of that image alone
@@ -74,8 +74,7 @@ def make_synthetic(
                 image += NOISE * random.standard_normal(image.shape, np.float32)
                 path = f"synthetic/{identity:04}/{camera:02}/{number:03}.png"
                 records.append(ImageRecord(path, identity, camera, _encode(image)))
-    train, split = split_identities(records, train_fraction, seed, name, "in memory")
-    return ReidDataset(name, "in memory", train, (split,))
+    return split_at_random(records, SplitRule(train_fraction, seed), name, "in memory")
 
 
 def _smooth(random: np.random.Generator, count: int, size: Sequence[int]) -> np.ndarray:
