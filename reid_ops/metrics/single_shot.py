@@ -50,6 +50,7 @@ def single_shot_cmc(
     seed: int = 0,
     junk_id: int | None = None,
     camera_rule: str = "same_identity",
+    exclude_self: Any = False,
 ) -> SingleShotReport:
     """CMC where each draw keeps one gallery item per identity (CSN, section 4.1; CUHK03, CUHK01, VIPeR).
 
@@ -69,6 +70,7 @@ def single_shot_cmc(
         seed: of the draws; no global random state is read or changed.
         junk_id: as for ``evaluate_ranking``.
         camera_rule: ``"same_identity"`` or ``"none"``.
+        exclude_self: as for ``evaluate_ranking``.
 
     Returns:
         A :class:`SingleShotReport`.
@@ -85,7 +87,9 @@ def single_shot_cmc(
     _inputs.junk(junk_id, _OP)
     _checks.check_integer(repeats, "repeats", 1, None, _OP)
     _inputs.choice(camera_rule, "camera_rule", ("same_identity", "none"), _OP)
-    given = _inputs.pairs(distance, query_ids, gallery_ids, query_cameras, gallery_cameras, camera_rule, _OP)
+    given = _inputs.pairs(
+        distance, query_ids, gallery_ids, query_cameras, gallery_cameras, camera_rule, _OP, exclude_self
+    )
     found = _inputs.as_torch(given.distance)
     queries, items = found.shape
     identities, item_identities = given.identities, given.item_identities

@@ -202,6 +202,6 @@ def comparison(options: Namespace, features: Features, model: str | None) -> Com
     return make_comparison("match", network=network, shortlist=options.shortlist, **chosen)
 
 
-def add_output(parser: ArgumentParser) -> None:
-    parser.add_argument("--output", metavar="FILE", help="write to a file: .json, .csv or .txt")
+def add_output(parser: ArgumentParser, more: str = "") -> None:
+    parser.add_argument("--output", metavar="FILE", help=f"write to a file: .json, .csv or .txt{more}")
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")

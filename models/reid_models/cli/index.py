@@ -11,6 +11,7 @@ from .command import Command
 
 if TYPE_CHECKING:
     from ..retrieval.features import Features
+    from ..retrieval.gallery import Gallery
     from .parsing import ArgumentParser, Namespace
 
 
@@ -19,7 +20,8 @@ def configure(parser: ArgumentParser) -> None:
         "sources",
         nargs="+",
         metavar="SOURCE",
-        help="features files (.safetensors), or images: folders, with all folders in them, and files",
+        help="features files, or images: files, tables (.csv) of them, and folders with all that is in them; "
+        "folders IDENTITY/* and IDENTITY/CAMERA/* keep their identities and cameras",
     )
     arguments.add_model(parser, note="; needed for images")
     parser.add_argument("--output", required=True, metavar="FILE", help="the index")
@@ -31,15 +33,19 @@ def configure(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--recall", type=float, default=0.99, metavar="X", help="what other kinds must reach")
     parser.add_argument("--metric", choices=["cosine", "euclidean"], default="cosine", help="of features")
+    parser.add_argument(
+        "--flat", action="store_true", help="folders are only folders, not identities and cameras"
+    )
     arguments.add_extraction(parser)
 
 
 def run(options: Namespace) -> None:
     from .._output import check_folder
+    from ..retrieval.formats import is_features
 
     check_folder(options.output, "--output")
-    files = [source for source in options.sources if source.endswith(".safetensors")]
-    images = [source for source in options.sources if not source.endswith(".safetensors")]
+    files = [source for source in options.sources if is_features(source)]
+    images = [source for source in options.sources if not is_features(source)]
     if images and options.model is None:
         raise ValueError(f"--model must be given for images, such as {images[0]}")
 
@@ -53,9 +59,18 @@ def run(options: Namespace) -> None:
         device=options.device,
     )
     gallery.save(options.output)
-    print(f"written: {options.output} ({len(gallery)} images)")
+    print(f"written: {options.output} ({_size(gallery)})")
     if report is not None:
         print(f"recall of the {report.k} nearest: {report.recall:.4f} ({report.parameter} {report.value})")
+
+
+def _size(gallery: Gallery) -> str:
+    """Images, and identities and cameras where they are known."""
+    counts = [f"{len(gallery)} images"]
+    for name, labels in (("identities", gallery.identities), ("cameras", gallery.cameras)):
+        known = len({*labels.tolist()} - {-1})
+        counts += [f"{known} {name}"] if known else []
+    return ", ".join(counts)
 
 
 def _parts(files: list[str], images: list[str], options: Namespace) -> Iterator[Features]:
@@ -66,9 +81,9 @@ def _parts(files: list[str], images: list[str], options: Namespace) -> Iterator[
     for file in files:
         yield load_features(Path(file))
     if images:
-        from ..data import read_images
+        from ..data.datasets.sources import read_sources
 
-        records = read_images(images)
+        records = read_sources(images, flat=options.flat)
         trained = load_trained(options.model)
         yield from extract_parts(trained.model, records, **arguments.extraction(options, trained))
 
@@ -78,6 +93,7 @@ COMMAND = Command(
     summary="makes a gallery that can be searched, from images and a model or from features",
     example="""
 reid index my_images --model runs/vans --output vans.index
+reid index animals.csv --model runs/animals --output animals.index
 reid index gallery.safetensors more.safetensors --kind ivf --recall 0.95 --output gallery.index
 """,
     configure=configure,

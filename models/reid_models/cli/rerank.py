@@ -36,9 +36,10 @@ def run(options: Namespace) -> None:
     from ..retrieval.comparison import prepare_pair
     from ..retrieval.evaluation import evaluate_draws
     from ..retrieval.features import load_features
+    from ..retrieval.labels import align
     from ..retrieval.protocol import Protocol
 
-    query, gallery = load_features(options.query), load_features(options.gallery)
+    query, gallery = align(load_features(options.query), load_features(options.gallery))
     rerank, measures = arguments.rerank_options(options), arguments.metric_options(options)
     if options.count < 1:
         raise ValueError(f"--count must be at least 1, got {options.count}")
@@ -47,10 +48,8 @@ def run(options: Namespace) -> None:
         print(note, file=sys.stderr)
     left, right = prepare_pair(metric, query, gallery, measures["expand"])
     values, rows = metric.rerank(left, right, topk=min(options.count, len(gallery)), **rerank)
-    names = query.paths, values, rows, gallery.paths, gallery.identities.tolist()
-    results.give(
-        options, results.ranked_lists(*names, meaning="re-ranked distance", form=results.form(options))
-    )
+    found = results.Matches(query.records(), values, rows, gallery.record, "re-ranked distance")
+    results.give(options, found.text(results.form(options)))
     known = bool((query.identities >= 0).any()) and bool((gallery.identities >= 0).any())
     if known and not options.no_measure and not (options.json and options.output is None):
         same_camera_is_junk = not options.same_camera_counts

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,18 +14,19 @@ from .._output import check_folder, replacing
 from .._text import visible
 
 if TYPE_CHECKING:
+    from ..data.records import ImageRecord
     from .parsing import Namespace
 
 SUFFIXES = (".json", ".csv", ".txt")
 
 
-def check_output(options: Namespace) -> None:
-    """Refuses an output that could not be written, before the work starts."""
+def check_output(options: Namespace, more: Sequence[str] = ()) -> None:
+    """Refuses an output that could not be written, before the work starts; ``more`` are suffixes besides."""
     if options.output is None:
         return
     suffix = Path(options.output).suffix
-    if suffix not in SUFFIXES:
-        raise ValueError(f"--output must end in {', '.join(SUFFIXES)}, got {options.output}")
+    if suffix not in (*SUFFIXES, *more):
+        raise ValueError(f"--output must end in {', '.join((*SUFFIXES, *more))}, got {options.output}")
     if options.json and suffix != ".json":
         raise ValueError(f"--output must end in .json with --json, got {options.output}")
     check_folder(options.output, "--output")
@@ -66,54 +68,88 @@ def as_csv(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
         return stream.getvalue()
 
 
-def ranked_lists(
-    queries: Sequence[str],
-    scores: Any,
-    rows: Any,
-    paths: Sequence[str],
-    identities: Sequence[int],
-    *,
-    meaning: str,
-    form: str,
-) -> str:
-    """The best matches of each query as text.
+@dataclass(frozen=True)
+class Matches:
+    """The best matches of queries.
 
-    Args:
-        queries: Q names.
+    Attributes:
+        queries: Q records.
         scores: (Q, K), best first.
-        rows: (Q, K) places in ``paths``, -1 for none.
-        paths: names of the gallery's images.
-        identities: of the gallery's images, -1: not known.
-        meaning: what a score is, for JSON.
-        form: a suffix, of those in :data:`SUFFIXES`.
+        rows: (Q, K) places in the gallery, -1 for none.
+        item: the record of a place in the gallery.
+        meaning: what a score is.
     """
 
-    def matches(values: list[float], places: list[int]) -> Iterator[tuple[int, float, str, int | None]]:
-        for rank, (score, row) in enumerate(zip(values, places, strict=True), 1):
-            if row < 0:
-                return
-            yield rank, score, paths[row], int(identities[row]) if identities[row] >= 0 else None
+    queries: Sequence[ImageRecord]
+    scores: Any
+    rows: Any
+    item: Callable[[int], ImageRecord]
+    meaning: str
 
-    found = zip(queries, scores.tolist(), rows.tolist(), strict=True)
-    if form == ".json":
-        names = ("rank", "score", "path", "identity")
-        lists = [
-            {"query": query, "matches": [dict(zip(names, match, strict=True)) for match in matches(*row)]}
-            for query, *row in found
-        ]
-        return as_json({"score": meaning, "queries": lists})
-    if form == ".csv":
-        table = [
-            (query, rank, f"{score:.6g}", path, identity)
-            for query, *row in found
-            for rank, score, path, identity in matches(*row)
-        ]
-        return as_csv(("query", "rank", "score", "path", "identity"), table)
-    lines = []
-    for query, *row in found:
-        lines.append(f"{visible(query)}\n")
-        lines += [f"{rank:4}  {score:.4f}  {visible(path)}\n" for rank, score, path, _ in matches(*row)]
-    return "".join(lines)
+    @property
+    def nearer(self) -> str:
+        """Which scores are better, in words."""
+        return "larger is nearer" if "similarity" in self.meaning else "smaller is nearer"
+
+    @property
+    def described(self) -> str:
+        """What the scores are, in words."""
+        return f"{self.meaning}, {self.nearer}"
+
+    def lists(self) -> Iterator[tuple[ImageRecord, list[tuple[int, float, ImageRecord]]]]:
+        """Each query with its matches: rank from 1, score, record."""
+        for query, values, places in zip(self.queries, self.scores.tolist(), self.rows.tolist(), strict=True):
+            found = [(score, row) for score, row in zip(values, places, strict=True) if row >= 0]
+            yield query, [(rank, score, self.item(row)) for rank, (score, row) in enumerate(found, 1)]
+
+    def text(self, form: str) -> str:
+        """As text of a form: a suffix, of those in :data:`SUFFIXES`."""
+        if form == ".json":
+            return as_json(self.document())
+        if form == ".csv":
+            columns = ("query", "rank", "score", "path", "identity", "camera")
+            return as_csv(columns, [row for query, found in self.lists() for row in _table(query, found)])
+        lines = [f"scores: {self.described}\n"]
+        for query, found in self.lists():
+            lines.append(f"{visible(_line(query))}\n")
+            lines += [f"{rank:4}  {score:.4f}  {visible(_line(item))}\n" for rank, score, item in found]
+        return "".join(lines)
+
+    def document(self) -> dict[str, Any]:
+        """As JSON's types."""
+        return {
+            "score": self.meaning,
+            "queries": [
+                {
+                    "query": query.name,
+                    **_labels(query),
+                    "matches": [
+                        {"rank": rank, "score": score, "path": item.name, **_labels(item)}
+                        for rank, score, item in found
+                    ],
+                }
+                for query, found in self.lists()
+            ],
+        }
+
+
+def _labels(record: ImageRecord) -> dict[str, str | int | None]:
+    """Identity and camera under the user's own names; numbers where they have none, None if not known."""
+    identity = record.identity_name or (record.identity if record.identity >= 0 else None)
+    return {
+        "identity": identity,
+        "camera": record.camera_name or (record.camera if record.camera >= 0 else None),
+    }
+
+
+def _table(query: ImageRecord, found: list[tuple[int, float, ImageRecord]]) -> Iterator[tuple[Any, ...]]:
+    for rank, score, item in found:
+        yield query.name, rank, f"{score:.6g}", item.name, *_labels(item).values()
+
+
+def _line(record: ImageRecord) -> str:
+    labels = [str(label) for label in _labels(record).values() if label is not None]
+    return f"{record.name}  ({', '.join(labels)})" if labels else record.name
 
 
 def metrics_table(rows: Mapping[str, Mapping[str, float]]) -> dict[str, str]:

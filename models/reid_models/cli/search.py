@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import arguments, results
 from .command import Command
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from ..retrieval.features import Features, Source
     from .parsing import ArgumentParser, Namespace
 
 DEFAULT = 100  # length of a shortlist
+PICTURES = (".html", ".png", ".svg", ".pdf")
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -40,12 +45,17 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--other-cameras", action="store_true", help="leave out the camera of a query, where features tell it"
     )
-    arguments.add_output(parser)
+    parser.add_argument(
+        "--with-self",
+        action="store_true",
+        help="keep a query's own image among its matches, where it is in the index",
+    )
+    arguments.add_output(parser, ", or to look at: .html, .png, .svg or .pdf")
     arguments.add_extraction(parser, flip=False)
 
 
 def run(options: Namespace) -> None:
-    results.check_output(options)
+    results.check_output(options, PICTURES)
 
     if options.index.endswith(".safetensors"):
         _search_codes(options)
@@ -60,14 +70,46 @@ def run(options: Namespace) -> None:
     mapped = choose_device(options.device).type == "cpu"
     gallery = Gallery.load(options.index, device=options.device, mmap=mapped, verify=True)
     query = _query(options, gallery.source)
+    own = None if options.with_self else gallery.own_rows(query)
+    query = gallery.align(query, own)
     chosen = arguments.rerank_options(options) if options.rerank else None
-    scores, rows = gallery.search(query, options.count, rerank=chosen, other_cameras=options.other_cameras)
+    scores, rows = gallery.search(
+        query, options.count, rerank=chosen, other_cameras=options.other_cameras, own=own
+    )
     if options.rerank:
         meaning = "re-ranked distance"
     else:
         meaning = "cosine similarity" if gallery.index.metric == "cosine" else "euclidean distance"
-    names = query.paths, scores, rows, gallery.paths, gallery.identities.tolist()
-    results.give(options, results.ranked_lists(*names, meaning=meaning, form=results.form(options)))
+    _say_own(own)
+    _give(options, results.Matches(query.records(), scores, rows, gallery.record, meaning))
+
+
+def _say_own(own: np.ndarray | None) -> None:
+    """How many queries were found in the index and left out of their own matches."""
+    inside = 0 if own is None else int((own >= 0).sum())
+    if own is not None and inside:
+        them = "the query itself is" if len(own) == 1 else f"{inside} of {len(own)} queries themselves are"
+        print(f"left out of their own matches: {them} in the index (--with-self keeps them)", file=sys.stderr)
+
+
+def _give(options: Namespace, found: results.Matches) -> None:
+    """Writes or prints the matches; as pictures, if the output ends so."""
+    form = results.form(options)
+    if form not in PICTURES:
+        results.give(options, found.text(form))
+        return
+    from ..report.matches import matches_of, plot_matches, report_matches
+    from ..report.style import save_figure
+
+    lists = matches_of(found.lists())
+    gone = {item.path for listed in lists for item in listed.items if not Path(item.path).is_file()}
+    if form == ".html":
+        report_matches(lists, found.described).write_html(options.output)
+    else:
+        save_figure(plot_matches(lists, found.described), options.output)
+    if gone:
+        print(f"{len(gone)} images are not where the index has them, such as {min(gone)}", file=sys.stderr)
+    print(f"written: {options.output}")
 
 
 def _search_codes(options: Namespace) -> None:
@@ -77,9 +119,13 @@ def _search_codes(options: Namespace) -> None:
     if options.count < 1:
         raise ValueError(f"--count must be at least 1, got {options.count}")
 
+    import numpy as np
+
     from ..retrieval.comparison import prepare_pair
     from ..retrieval.extraction import choose_device
     from ..retrieval.features import load_features
+    from ..retrieval.labels import align
+    from ..retrieval.matches import drop_rows, own_rows
     from ..retrieval.pair_scores import Shortlisted
     from ..runs.models import load_trained
 
@@ -91,12 +137,16 @@ def _search_codes(options: Namespace) -> None:
     network = load_trained(path).model
     comparison = Shortlisted(network, size, device=choose_device(options.device), progress=True)
     query = _query(options, gallery.source)
+    gallery, query = align(gallery, query)
     scores, rows = (
-        found[:, : options.count] for found in comparison.best(*prepare_pair(comparison, query, gallery))
+        found.cpu().numpy() for found in comparison.best(*prepare_pair(comparison, query, gallery))
     )
-    names = query.paths, scores, rows, gallery.paths, gallery.identities.tolist()
+    own = None if options.with_self else own_rows(query.paths, gallery.paths)
+    none = np.full(len(query), -1)
+    scores, rows = drop_rows(scores, rows, none if own is None else own, options.count)
     meaning = f"the network's similarity, of a shortlist of {size}"
-    results.give(options, results.ranked_lists(*names, meaning=meaning, form=results.form(options)))
+    _say_own(own)
+    _give(options, results.Matches(query.records(), scores, rows, gallery.record, meaning))
 
 
 def _query(options: Namespace, source: Source | None) -> Features:
@@ -130,6 +180,7 @@ COMMAND = Command(
     example="""
 reid search QUERY.jpg --index vans.index
 reid search queries --index vans.index -k 20 --rerank --output matches.csv
+reid search queries --index vans.index --output matches.html
 reid search QUERY.jpg --index codes.safetensors --shortlist 50
 """,
     configure=configure,

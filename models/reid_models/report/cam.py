@@ -217,5 +217,5 @@ def draw_cam(
         model = trained.model.to(choose_device(device))
         maps[name] = grad_cam(model, inputs, target=target, layer=layer)
         model.to("cpu")
-    labels = [f"id {record.identity}" for record in records]
+    labels = [f"id {record.who}" for record in records]
     return plot_cam_panels([load_picture(record) for record in records], maps, labels=labels, title=title)

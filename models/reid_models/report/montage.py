@@ -41,6 +41,8 @@ def plot_montage(
     shown = [record for record in records if record.identity != JUNK]
     if not shown:
         raise ValueError(f"{op}: records must hold an image that is not junk, got {len(records)}")
+    who = {record.identity: record.who for record in shown}
+    where = {record.camera: record.where for record in shown}
     random = np.random.default_rng(seed)
     known = sorted({record.identity for record in shown})
     chosen = sorted(int(i) for i in random.permutation(known)[:identities])
@@ -58,9 +60,9 @@ def plot_montage(
     shape = usual_shape(list(picked.values()))
     grid = style.PictureGrid(len(chosen), len(columns), shape, title=title, left=0.7, headings=True)
     for row, identity in enumerate(chosen):
-        grid.label(row, f"id {identity}")
+        grid.label(row, f"id {who[identity]}")
     for column, camera in enumerate(columns):
-        grid.heading(column, f"camera {camera}")
+        grid.heading(column, f"camera {where[camera]}" if where[camera] else "no camera known")
     for (identity, camera), picture in picked.items():
         grid.cell(chosen.index(identity), columns.index(camera), picture)
     return grid.figure

@@ -37,6 +37,7 @@ def rank_features(
     gallery: Features,
     *,
     same_camera_is_junk: bool = True,
+    exclude_self: bool = False,
     metric: str | Comparison = "cosine",
     rerank: Mapping[str, Any] | None = None,
 ) -> Retrieval:
@@ -46,6 +47,7 @@ def rank_features(
         query: features.
         gallery: features of the same model.
         same_camera_is_junk: as for :func:`reid_models.retrieval.evaluation.evaluate_retrieval`.
+        exclude_self: likewise.
         metric: likewise.
         rerank: likewise.
 
@@ -56,7 +58,8 @@ def rank_features(
     codes = prepare_pair(comparison, query, gallery)
     distance = comparison.distances(*codes) if rerank is None else comparison.rerank(*codes, **rerank)
     assert isinstance(distance, Tensor)  # a pair only with topk
-    report = Protocol(same_camera_is_junk).measure_distances(query, gallery, distance)
+    protocol = Protocol(same_camera_is_junk, exclude_self=exclude_self)
+    report = protocol.measure_distances(query, gallery, distance)
     return Retrieval(distance, report)
 
 
@@ -93,6 +96,7 @@ def rank_dataset(
                     pair[0],
                     pair[1],
                     same_camera_is_junk=dataset.same_camera_is_junk,
+                    exclude_self=dataset.exclude_self,
                     metric=metric,
                     rerank=choice,
                 )
@@ -128,6 +132,7 @@ def list_dataset(
             distance=found.distance,
             top=top,
             same_camera_is_junk=dataset.same_camera_is_junk,
+            exclude_self=dataset.exclude_self,
             report=found.report,
         )
         for name, found in retrievals.items()

@@ -22,6 +22,7 @@ from .fonts import complete_fonts
 DPI = 150
 SMALL, NORMAL, LARGE = 7.0, 8.5, 11.0  # points
 CHARACTER = 0.075  # inches, of an average character of NORMAL size
+THIN = 0.8  # points, of a frame that says nothing
 INK, QUIET, GRID = "#222222", "#666666", "#dddddd"
 
 # Okabe and Ito's colours, which people with any kind of colour blindness tell apart; the wrong ones' red is
@@ -89,6 +90,7 @@ class PictureGrid:
         below: inches under each picture.
         breaks: rows that start a group: there is more room above them.
         headings: leave room over the columns for :meth:`heading`.
+        end: inches below all of it, for :meth:`note`.
     """
 
     def __init__(
@@ -104,6 +106,7 @@ class PictureGrid:
         below: float = 0.0,
         breaks: Sequence[int] = (),
         headings: bool = False,
+        end: float = 0.0,
     ) -> None:
         gap, margin, group = 0.07, 0.12, 0.22
         self.cell_width, self.cell_height = cell, cell * min(max(shape, 0.4), 3.0)
@@ -115,7 +118,7 @@ class PictureGrid:
         self._above, self._left = above, margin
         self._characters = int(left / CHARACTER)
         self.width = self._lefts[-1] + cell + margin
-        self.height = self._tops[-1] + self.cell_height + below + margin
+        self.height = self._tops[-1] + self.cell_height + below + margin + end
         self.figure = new_figure(self.width, self.height, layout=None)
         if title:
             y = 1 - (margin + 0.04) / self.height
@@ -124,7 +127,7 @@ class PictureGrid:
             )
             plain(text)
 
-    def cell(self, row: float, column: int, picture: Any, *, frame: str = GRID, width: float = 0.8) -> Axes:
+    def cell(self, row: float, column: int, picture: Any, *, frame: str = GRID, width: float = THIN) -> Axes:
         """Axes with a picture (H, W, 3), framed. ``row`` may lie between two rows."""
         low = int(row)
         high = min(low + 1, len(self._tops) - 1)
@@ -150,6 +153,11 @@ class PictureGrid:
         x = (self._lefts[column] + self.cell_width / 2) / self.width
         y = 1 - (self._tops[0] - self._above - 0.04) / self.height
         plain(self.figure.text(x, y, text, fontsize=NORMAL - 0.5, ha="center", va="bottom", color=INK))
+
+    def note(self, text: str) -> None:
+        """A line at the end, in the room of ``end``."""
+        x, y = self._left / self.width, self._left / self.height
+        plain(self.figure.text(x, y, text, fontsize=SMALL, color=QUIET, va="bottom"))
 
     def label(self, row: int, name: str, *more: str) -> None:
         """Text to the left of a row: a name, on two lines if it is long, and lines below it.

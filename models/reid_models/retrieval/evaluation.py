@@ -28,6 +28,7 @@ def evaluate_retrieval(
     gallery: Features,
     *,
     same_camera_is_junk: bool = True,
+    exclude_self: bool = False,
     metric: str | Comparison = "cosine",
     rerank: Mapping[str, Any] | None = None,
     expand: Mapping[str, Any] | None = None,
@@ -42,6 +43,7 @@ def evaluate_retrieval(
         query: features; those of identity -1 are not asked for.
         gallery: features of the same model; items of identity -1 are junk and left out.
         same_camera_is_junk: leave items of a query's identity and camera out, as most protocols do.
+        exclude_self: leave a query's own image, the item of its path, out (leave-one-out).
         metric: ``"cosine"``, ``"euclidean"`` of features as they are, or a comparison that was fitted or has
             its network, see :func:`make_comparison`.
         rerank: options of :meth:`Comparison.rerank`: ``k1``, ``k2``, ``lambda_value``, ``preset`` and so on;
@@ -60,7 +62,7 @@ def evaluate_retrieval(
         (0.942, 0.956)
     """
     comparison = make_comparison(metric)
-    protocol = Protocol(same_camera_is_junk, average_precision, tuple(ranks))
+    protocol = Protocol(same_camera_is_junk, average_precision, tuple(ranks), exclude_self)
     codes = prepare_pair(comparison, query, gallery, expand)
     if rerank is None:
         return protocol.measure(query, gallery, codes, comparison.distances)
@@ -74,6 +76,7 @@ def evaluate_single_shot(
     gallery: Features,
     *,
     same_camera_is_junk: bool = True,
+    exclude_self: bool = False,
     metric: str | Comparison = "cosine",
     ranks: Iterable[int] = RANKS,
     repeats: int = 100,
@@ -86,7 +89,7 @@ def evaluate_single_shot(
     """
     comparison = make_comparison(metric)
     distance = comparison.distances(*prepare_pair(comparison, query, gallery))
-    protocol = Protocol(same_camera_is_junk, ranks=tuple(ranks))
+    protocol = Protocol(same_camera_is_junk, ranks=tuple(ranks), exclude_self=exclude_self)
     return protocol.measure_single_shot(query, gallery, distance, repeats=repeats, seed=seed)
 
 
@@ -192,6 +195,7 @@ def evaluate_dataset(
     return evaluate_draws(
         draw_features(dataset, features),
         same_camera_is_junk=dataset.same_camera_is_junk,
+        exclude_self=dataset.exclude_self,
         rerank=rerank,
         expand=expand,
         metric=comparison,
@@ -212,6 +216,7 @@ def evaluate_draws(
     draws: Iterable[tuple[Features, Features]],
     *,
     same_camera_is_junk: bool = True,
+    exclude_self: bool = False,
     rerank: Mapping[str, Any] | None = None,
     expand: Mapping[str, Any] | None = None,
     metric: str | Comparison = "cosine",
@@ -224,7 +229,8 @@ def evaluate_draws(
 
     Args:
         draws: at least one.
-        same_camera_is_junk: as :func:`evaluate_retrieval`, like the next five.
+        same_camera_is_junk: as :func:`evaluate_retrieval`, like the next six.
+        exclude_self: as there.
         rerank: as there.
         expand: as there.
         metric: as there.
@@ -237,7 +243,11 @@ def evaluate_draws(
         TypeError, ValueError: as :func:`evaluate_retrieval` and :func:`evaluate_single_shot`.
     """
     ranks, comparison = tuple(ranks), make_comparison(metric)
-    shared: dict[str, Any] = {"same_camera_is_junk": same_camera_is_junk, "metric": comparison}
+    shared: dict[str, Any] = {
+        "same_camera_is_junk": same_camera_is_junk,
+        "exclude_self": exclude_self,
+        "metric": comparison,
+    }
     options = {
         **shared,
         "expand": None if expand is None else dict(expand),
@@ -252,7 +262,8 @@ def evaluate_draws(
         for name, choice in wanted.items():
             reports[name].append(evaluate_retrieval(query, gallery, rerank=choice, ranks=ranks, **options))
         if isinstance(comparison, Shortlisted):
-            recalls.append(_shortlist_recall(comparison, query, gallery, same_camera_is_junk))
+            protocol = Protocol(same_camera_is_junk, exclude_self=exclude_self)
+            recalls.append(_shortlist_recall(comparison, query, gallery, protocol))
         if single_shot:
             shots.append(evaluate_single_shot(query, gallery, ranks=ranks, repeats=single_shot, **shared))
     tables = {name: [_values(report) for report in found] for name, found in reports.items()}
@@ -284,12 +295,11 @@ def evaluate_draws(
 
 
 def _shortlist_recall(
-    comparison: Shortlisted, query: Features, gallery: Features, same_camera_is_junk: bool
+    comparison: Shortlisted, query: Features, gallery: Features, protocol: Protocol
 ) -> float:
     """Share of queries with a positive that have one on their shortlist."""
     left, right = prepare_pair(comparison, query, gallery)
     rows = comparison.search(left, right)
-    protocol = Protocol(same_camera_is_junk)
     return protocol.measure_lists(query, gallery, rows)
 
 

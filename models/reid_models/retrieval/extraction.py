@@ -22,6 +22,7 @@ from ..data.loaders import make_evaluation_loader
 from ..data.occlusion import Occlusion
 from ..data.records import ImageRecord
 from .features import Features, Source, write_features
+from .labels import Names
 
 AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -140,7 +141,7 @@ def extract_features(model: nn.Module, records: Sequence[ImageRecord], **options
             found = block.new_empty(len(records), block.shape[1])
         found[start : start + len(block)] = block
         start += len(block)
-    return Features(found, *_labels(records), extraction.source(model))
+    return Features(found, *_labels(records), extraction.source(model), Names.of(records))
 
 
 def extract_parts(model: nn.Module, records: Sequence[ImageRecord], **options: Any) -> Iterator[Features]:
@@ -150,12 +151,12 @@ def extract_parts(model: nn.Module, records: Sequence[ImageRecord], **options: A
         >>> gallery, _ = Gallery.build(extract_parts(model, records, image_size=model.image_size))
     """
     extraction = Extraction(**options)
-    source = extraction.source(model)
+    source, names = extraction.source(model), Names.of(records)
     identities, cameras, paths = _labels(records)
     start = 0
     for block in extraction.blocks(model, records):
         rows = slice(start, start + len(block))
-        yield Features(block, identities[rows], cameras[rows], paths[rows], source)
+        yield Features(block, identities[rows], cameras[rows], paths[rows], source, names)
         start += len(block)
 
 
@@ -184,7 +185,14 @@ def extract_to_file(
     """
     extraction = Extraction(**options)
     blocks = extraction.blocks(model, records)
-    write_features(file, blocks, *_labels(records), source=extraction.source(model), dtype=dtype)
+    write_features(
+        file,
+        blocks,
+        *_labels(records),
+        source=extraction.source(model),
+        dtype=dtype,
+        names=Names.of(records),
+    )
 
 
 def fingerprint(model: nn.Module) -> str:
@@ -223,4 +231,4 @@ def _decoded(loader: torch.utils.data.DataLoader) -> Iterator[Tensor]:
 def _labels(records: Sequence[ImageRecord]) -> tuple[Tensor, Tensor, list[str]]:
     identities = torch.tensor([record.identity for record in records], dtype=torch.int64)
     cameras = torch.tensor([record.camera for record in records], dtype=torch.int64)
-    return identities, cameras, [record.path for record in records]
+    return identities, cameras, [record.name for record in records]

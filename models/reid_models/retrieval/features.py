@@ -8,7 +8,7 @@ import math
 import os
 import struct
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import chain
 from pathlib import Path
 
@@ -18,11 +18,12 @@ from torch import Tensor
 
 from .._checksum import LENGTH, is_sealed
 from .._output import replacing
+from ..data.records import ImageRecord
+from .labels import Names
 
 FORMAT = "reid_features 2"
 DTYPES = {torch.float16: "F16", torch.float32: "F32"}  # safetensors' names
 ROWS = 8192  # of a block, where a block is not given
-UNKNOWN = -1  # identity or camera of an image of which nothing is known
 
 
 @dataclass(frozen=True)
@@ -59,10 +60,10 @@ class Source:
 
     def difference(self, other: Source) -> str | None:
         """The first thing that differs and what it is here and there; None if features can be compared."""
-        for field in fields(self):
-            mine, theirs = getattr(self, field.name), getattr(other, field.name)
-            if field.name != "path" and mine != theirs:
-                return f"{field.name} {mine} and {theirs}"
+        for part in fields(self):
+            mine, theirs = getattr(self, part.name), getattr(other, part.name)
+            if part.name != "path" and mine != theirs:
+                return f"{part.name} {mine} and {theirs}"
         return None
 
 
@@ -76,6 +77,7 @@ class Features:
         cameras: int64 (N,); -1: not known.
         paths: N names of images.
         source: what they come from; None: not known.
+        names: the user's own names of identities and cameras.
 
     Raises:
         TypeError, ValueError: the parts do not fit together.
@@ -86,6 +88,7 @@ class Features:
     cameras: Tensor
     paths: Sequence[str]
     source: Source | None = None
+    names: Names = field(default_factory=Names)
 
     def __post_init__(self) -> None:
         if self.features.dim() != 2 or self.features.shape[1] == 0:
@@ -107,6 +110,14 @@ class Features:
     def dim(self) -> int:
         """D, the features' length."""
         return self.features.shape[1]
+
+    def record(self, row: int) -> ImageRecord:
+        """What is known of an image."""
+        return self.names.record(self.paths[row], int(self.identities[row]), int(self.cameras[row]))
+
+    def records(self) -> list[ImageRecord]:
+        """What is known of every image."""
+        return [self.record(row) for row in range(len(self))]
 
     def rows(self, rows: Sequence[int]) -> Features:
         """Some of the images, in the order given."""
@@ -155,7 +166,7 @@ def save_features(
     """
     blocks = features.features.split(ROWS)
     labels = features.identities, features.cameras, features.paths
-    write_features(path, blocks, *labels, source=features.source, dtype=dtype)
+    write_features(path, blocks, *labels, source=features.source, dtype=dtype, names=features.names)
 
 
 def write_features(
@@ -167,6 +178,7 @@ def write_features(
     *,
     source: Source | None = None,
     dtype: torch.dtype = torch.float16,
+    names: Names | None = None,
 ) -> None:
     """As :func:`save_features`, from blocks of rows, which need never be in memory together.
 
@@ -178,6 +190,7 @@ def write_features(
         paths: likewise.
         source: likewise.
         dtype: as there.
+        names: as in :class:`Features`.
 
     Raises:
         TypeError, ValueError, FileNotFoundError: as there; or the blocks do not fit together.
@@ -196,12 +209,14 @@ def write_features(
         width = first.shape[1]
         # Labels first, eight bytes each: so all numbers start at a multiple of eight.
         labels = {"identities": identities, "cameras": cameras}
-        names = encode_paths(paths)
+        encoded, called = encode_paths(paths), names.to_json().encode() if names else b""
         kinds: dict[str, tuple[str, Sequence[int], int]] = {
             name: ("I64", tensor.shape, 8) for name, tensor in labels.items()
         }
         kinds["features"] = (DTYPES[dtype], (count, width), dtype.itemsize)
-        kinds["paths"] = ("U8", names.shape, 1)
+        kinds["paths"] = ("U8", encoded.shape, 1)
+        if called:
+            kinds["names"] = ("U8", (len(called),), 1)
         kinds["digest"] = ("U8", (LENGTH,), 1)
         digest = hashlib.blake2b(digest_size=LENGTH)
 
@@ -227,7 +242,8 @@ def write_features(
             written += len(block)
         if written != count:
             raise ValueError(f"{function}: features must have {count} rows, as paths, got {written}")
-        write(names.numpy().tobytes())
+        write(encoded.numpy().tobytes())
+        write(called)
         file.write(digest.digest())
         file.flush()
         os.fsync(file.fileno())
@@ -268,6 +284,7 @@ def load_features(path: str | os.PathLike[str]) -> Features:
                 got = metadata.get("format")
                 raise ValueError(f"{function}: {path} must be a file of features ({FORMAT!r}), got {got!r}")
             tensors = {name: file.get_tensor(name) for name in ("features", "identities", "cameras", "paths")}
+            called = file.get_tensor("names").numpy().tobytes() if "names" in file.keys() else b""  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(f"{function}: {path} is damaged or not a safetensors file ({error})") from error
     if not is_sealed(path):
@@ -275,7 +292,8 @@ def load_features(path: str | os.PathLike[str]) -> Features:
     try:
         source = Source.from_json(metadata["source"]) if metadata.get("source") else None
         paths = decode_paths(tensors.pop("paths"))
-        return Features(**tensors, paths=paths, source=source)
+        names = Names.from_json(called.decode()) if called else Names()
+        return Features(**tensors, paths=paths, source=source, names=names)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{function}: {path} is damaged ({error})") from error
 

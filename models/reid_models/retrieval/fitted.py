@@ -9,7 +9,8 @@ from reid_ops import XQDA, MahalanobisRanker
 
 from ..data.records import JUNK
 from .distances import Comparison, unit_features
-from .features import UNKNOWN, Features
+from .features import Features
+from .labels import UNKNOWN
 
 FITTED = ("xqda", "mahalanobis")
 REGULARIZATION = 0.001  # XQDA's, for features of length 1

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,14 @@ import torch
 from reid_ops import GalleryIndex
 from reid_ops.search import RecallReport
 
+from ..data.records import ImageRecord, split_name
 from .features import ROWS, Features, Source, check_comparable, decode_paths, encode_paths
+from .labels import UNKNOWN, Alignment, Names
+from .matches import drop_rows, own_rows
 
 NAMES, IDENTITIES, SOURCE = "reid_models paths", "reid_models identities", "reid_models source"
+CALLED, HOME = "reid_models names", "reid_models folder"
+HERE = f".{os.sep}"  # begins the paths in a file that are relative to its folder
 
 
 @dataclass(frozen=True)
@@ -28,12 +34,16 @@ class Gallery:
         paths: names of the images.
         identities: int64 (N,), -1: not known.
         source: what the features come from; None: not known.
+        names: the user's own names of identities and cameras.
+        moved: the folder that the file is in and the one that it was written in, absolute, where they differ.
     """
 
     index: GalleryIndex
     paths: Sequence[str]
     identities: np.ndarray
     source: Source | None
+    names: Names = field(default_factory=Names)
+    moved: tuple[str, str] | None = None
 
     def __len__(self) -> int:
         return len(self.index)
@@ -63,7 +73,8 @@ class Gallery:
         first: Features | None = None
         paths: list[str] = []
         identities: list[np.ndarray] = []
-        for part in parts:
+        labels = Alignment()
+        for part in map(labels.add, parts):
             if index is None or first is None:
                 first = part.rows([])  # what is to be compared, without the features
                 index = GalleryIndex(part.dim, metric=metric, kind=kind, recall=recall, device=device)
@@ -77,12 +88,18 @@ class Gallery:
         if index is None or first is None or not paths:
             raise ValueError("index: there must be at least one image, got none")
         report = index.build()
-        return Gallery(index, paths, np.concatenate(identities), first.source), report
+        return Gallery(index, paths, np.concatenate(identities), first.source, labels.names), report
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes one file, a :class:`reid_ops.GalleryIndex` with the names attached, in one step."""
+        """Writes one file, a :class:`reid_ops.GalleryIndex` with the names attached, in one step.
+
+        Paths that are relative and there are written relative to the file's folder, others as they are.
+        """
+        home = os.path.dirname(os.path.abspath(path))
         self.index.attachments |= {
-            NAMES: encode_paths(self.paths).numpy().tobytes(),
+            NAMES: encode_paths([_to_file(name, home) for name in self.paths]).numpy().tobytes(),
+            CALLED: self.names.to_json().encode(),
+            HOME: os.fsencode(home),
             IDENTITIES: self.identities.astype("<i8").tobytes(),
             SOURCE: b"" if self.source is None else self.source.to_json().encode(),
         }
@@ -102,7 +119,9 @@ class Gallery:
         attached = index.attachments
         if not {NAMES, IDENTITIES, SOURCE} <= set(attached):
             raise ValueError(f"{path} is an index without names of images: make it with `reid index`")
-        paths = decode_paths(torch.frombuffer(bytearray(attached[NAMES]), dtype=torch.uint8))
+        written = decode_paths(torch.frombuffer(bytearray(attached[NAMES]), dtype=torch.uint8))
+        folder = os.path.dirname(os.fspath(path))
+        paths = [_from_file(name, folder) for name in written]
         identities = np.frombuffer(attached[IDENTITIES], "<i8")
         if len(paths) != len(identities):
             raise ValueError(f"{path} is damaged: {len(paths)} names with {len(identities)} identities")
@@ -112,7 +131,30 @@ class Gallery:
                 f"items are not the numbers of its {len(paths)} names"
             )
         text = attached[SOURCE].decode()
-        return Gallery(index, paths, identities, Source.from_json(text) if text else None)
+        source = Source.from_json(text) if text else None
+        names = Names.from_json(attached[CALLED].decode()) if CALLED in attached else Names()
+        home, now = os.fsdecode(attached.get(HOME, b"")), os.path.abspath(folder)
+        moved = (now, home) if home and home != now else None
+        return Gallery(index, paths, identities, source, names, moved)
+
+    def record(self, row: int) -> ImageRecord:
+        """The image of a row, at the place where it is now, with what is known of it."""
+        return self.names.record(self.locate(row), int(self.identities[row]), int(self.cameras[row]))
+
+    @cached_property
+    def cameras(self) -> np.ndarray:
+        """int64 (N,), -1: not known."""
+        return self.index.cameras
+
+    def locate(self, row: int) -> str:
+        """The name of the image of a row. One that went with the index to another folder is found there."""
+        name = self.paths[row]
+        path, _ = split_name(name)
+        if self.moved is None or not os.path.isabs(path) or os.path.exists(path):
+            return name
+        now, home = self.moved
+        there = os.path.normpath(os.path.join(now, os.path.relpath(path, home)))
+        return there + name[len(path) :] if os.path.exists(there) else name
 
     def search(
         self,
@@ -121,6 +163,7 @@ class Gallery:
         *,
         rerank: Mapping[str, Any] | None = None,
         other_cameras: bool = False,
+        own: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """The k best images of each query: scores (Q, k) and rows (Q, k), NaN and -1 where there are fewer.
 
@@ -130,6 +173,7 @@ class Gallery:
             rerank: options of :meth:`reid_ops.GalleryIndex.rerank`, which re-ranks each query's candidates;
                 scores are then distances. None: scores are those of the index.
             other_cameras: leave images of the query's own camera out, where it is known.
+            own: int64 (Q,), each query's own row, which is left out, -1 for none; see :meth:`own_rows`.
 
         Raises:
             TypeError, ValueError: features of another model or length, or as ``GalleryIndex.search``.
@@ -137,9 +181,42 @@ class Gallery:
         self.check(query)
         cameras = query.cameras.numpy() if other_cameras else None
         vectors = query.features.float().numpy()
-        if rerank is not None:
-            return self.index.rerank(vectors, k, cameras=cameras, **rerank)
-        return self.index.search(vectors, k, cameras=cameras)
+        inside = np.zeros(len(query), bool) if own is None else own >= 0
+        if rerank is None:
+            # One more than asked for: a query's own image is among the nearest, or not at all.
+            scores, rows = self.index.search(vectors, k + int(inside.any()), cameras=cameras)
+            return (scores, rows) if own is None else drop_rows(scores, rows, own, k)
+        width = min(k, len(self))
+        scores = np.full((len(query), width), np.nan, np.float32)
+        rows = np.full((len(query), width), -1, np.int64)
+        groups = [(np.flatnonzero(~inside), None), *(([row], [own[row]]) for row in np.flatnonzero(inside))]  # type: ignore[index]
+        for group, exclude in groups:
+            if len(group):
+                seen = None if cameras is None else cameras[group]
+                found = self.index.rerank(vectors[group], k, cameras=seen, exclude=exclude, **rerank)
+                scores[group], rows[group] = found
+        return scores, rows
+
+    def own_rows(self, query: Features) -> np.ndarray:
+        """The row int64 (Q,) of each query's own image, -1 where it is not in the gallery."""
+        return own_rows(query.paths, self.paths)
+
+    def align(self, query: Features, own: np.ndarray | None = None) -> Features:
+        """The query with labels in the gallery's numbering; with those of its own row where it has none."""
+        common = Alignment()
+        empty = torch.empty(len(self), 1)
+        cameras = torch.from_numpy(self.cameras)
+        labels = torch.from_numpy(np.array(self.identities)), cameras
+        common.add(Features(empty, *labels, self.paths, names=self.names))
+        query = common.add(query)
+        if own is None:
+            return query
+        row = np.maximum(own, 0)
+        for name, known in (("identities", self.identities), ("cameras", self.cameras)):
+            given = getattr(query, name).numpy()
+            taken = np.where((given == UNKNOWN) & (own >= 0), known[row], given)
+            query = replace(query, **{name: torch.from_numpy(taken)})
+        return query
 
     def check(self, query: Features) -> None:
         """Raises ``ValueError`` for features of another model or length."""
@@ -153,3 +230,16 @@ class Gallery:
                     f"the index and the query must be of one model, given images in one way; they have "
                     f"{difference}"
                 )
+
+
+def _to_file(name: str, home: str) -> str:
+    """A name as a file in the folder ``home`` has it."""
+    path, _ = split_name(name)
+    if os.path.isabs(path) or not os.path.exists(path):
+        return name
+    return f"{HERE}{os.path.relpath(path, home)}{name[len(path) :]}"
+
+
+def _from_file(name: str, folder: str) -> str:
+    """The inverse of :func:`_to_file`, relative to the working folder as ``folder`` is."""
+    return os.path.normpath(os.path.join(folder, name)) if name.startswith(HERE) else name

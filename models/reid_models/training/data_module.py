@@ -241,9 +241,10 @@ class ReidDataModule(LightningDataModule):
                 f"{len(features)}: is the trainer's limit_val_batches set?"
             )
         comparison = self.make_comparison(network)
-        protocol, rows = Protocol(self.dataset.same_camera_is_junk, ranks=(1,)), []
+        dataset, rows = self.dataset, []
+        protocol = Protocol(dataset.same_camera_is_junk, ranks=(1,), exclude_self=dataset.exclude_self)
         labelled = label_features(features[: len(self.test_records)], self.test_records)
-        for query, gallery in draw_features(self.dataset, labelled):
+        for query, gallery in draw_features(dataset, labelled):
             codes = prepare_pair(comparison, query, gallery)
             report = protocol.measure(query, gallery, codes, comparison.distances)
             rows.append((report.mean_ap, report.mean_inp, report.cmc[1]))

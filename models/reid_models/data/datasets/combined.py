@@ -66,6 +66,7 @@ def read_combined(
         moved,
         same_camera_is_junk=tested.dataset.same_camera_is_junk,
         published=_published(parts, tested),
+        exclude_self=tested.dataset.exclude_self,
     )
 
 
