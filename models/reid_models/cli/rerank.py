@@ -33,10 +33,13 @@ def configure(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> None:
     results.check_output(options)
 
+    import numpy as np
+
+    from ..retrieval.alignment import align
     from ..retrieval.comparison import prepare_pair
     from ..retrieval.evaluation import evaluate_draws
     from ..retrieval.features import load_features
-    from ..retrieval.labels import align
+    from ..retrieval.matches import drop_rows, is_same_file, own_rows
     from ..retrieval.protocol import Protocol
 
     query, gallery = align(load_features(options.query), load_features(options.gallery))
@@ -47,19 +50,26 @@ def run(options: Namespace) -> None:
     for note in metric.notes:
         print(note, file=sys.stderr)
     left, right = prepare_pair(metric, query, gallery, measures["expand"])
-    values, rows = metric.rerank(left, right, topk=min(options.count, len(gallery)), **rerank)
+    same = is_same_file(options.query, options.gallery)
+    own = own_rows(query.paths, gallery.paths) if same else np.full(len(query), -1)
+    topk = min(options.count + int(same), len(gallery))
+    lists = metric.rerank(left, right, topk=topk, **rerank)
+    values, rows = drop_rows(*(part.cpu().numpy() for part in lists), own, options.count)
+    if same:
+        print("QUERY and GALLERY are one file: each image is left out of its own matches", file=sys.stderr)
     found = results.Matches(query.records(), values, rows, gallery.record, "re-ranked distance")
     results.give(options, found.text(results.form(options)))
     known = bool((query.identities >= 0).any()) and bool((gallery.identities >= 0).any())
     if known and not options.no_measure and not (options.json and options.output is None):
         same_camera_is_junk = not options.same_camera_counts
-        if not Protocol(same_camera_is_junk).has_positive(query, gallery):
+        if not Protocol(same_camera_is_junk, exclude_self=same).has_positive(query, gallery):
             print("not measured: no query has an image of its identity in the gallery that counts")
             return
         evaluation = evaluate_draws(
             [(query, gallery)],
             rerank=rerank,
             same_camera_is_junk=same_camera_is_junk,
+            exclude_self=same,
             metric=metric,
             **measures,
         )

@@ -121,10 +121,10 @@ def _search_codes(options: Namespace) -> None:
 
     import numpy as np
 
+    from ..retrieval.alignment import align
     from ..retrieval.comparison import prepare_pair
     from ..retrieval.extraction import choose_device
     from ..retrieval.features import load_features
-    from ..retrieval.labels import align
     from ..retrieval.matches import drop_rows, own_rows
     from ..retrieval.pair_scores import Shortlisted
     from ..runs.models import load_trained

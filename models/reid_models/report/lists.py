@@ -219,7 +219,9 @@ def plot_ranked_lists(
             found = lists[method][number]
             precision = found.average_precision
             known = precision is not None and not np.isnan(precision)
-            grid.label(row, method, *([f"AP {100 * precision:.1f} %"] if known else []))  # type: ignore[operator]
+            if method:
+                more = [f"AP {100 * precision:.1f} %"] if known else []  # type: ignore[operator]
+                grid.label(row, method, *more)
             shown = zip(_shown(found)[1:], found.verdicts, strict=True)
             for rank, ((item, score), right) in enumerate(shown, start=1):
                 color, mark = VERDICTS[right]

@@ -16,8 +16,9 @@ from reid_ops import GalleryIndex
 from reid_ops.search import RecallReport
 
 from ..data.records import ImageRecord, split_name
+from .alignment import Alignment
 from .features import ROWS, Features, Source, check_comparable, decode_paths, encode_paths
-from .labels import UNKNOWN, Alignment, Names
+from .labels import UNKNOWN, Names
 from .matches import drop_rows, own_rows
 
 NAMES, IDENTITIES, SOURCE = "reid_models paths", "reid_models identities", "reid_models source"
@@ -179,6 +180,8 @@ class Gallery:
             TypeError, ValueError: features of another model or length, or as ``GalleryIndex.search``.
         """
         self.check(query)
+        if k < 1:
+            raise ValueError(f"k must be at least 1, got {k}")
         cameras = query.cameras.numpy() if other_cameras else None
         vectors = query.features.float().numpy()
         inside = np.zeros(len(query), bool) if own is None else own >= 0
@@ -189,7 +192,9 @@ class Gallery:
         width = min(k, len(self))
         scores = np.full((len(query), width), np.nan, np.float32)
         rows = np.full((len(query), width), -1, np.int64)
-        groups = [(np.flatnonzero(~inside), None), *(([row], [own[row]]) for row in np.flatnonzero(inside))]  # type: ignore[index]
+        groups: list[tuple[np.ndarray, list[int] | None]] = [(np.flatnonzero(~inside), None)]
+        if own is not None:  # each by itself: what is left out is another image for each
+            groups += [(np.array([row]), [int(own[row])]) for row in np.flatnonzero(inside)]
         for group, exclude in groups:
             if len(group):
                 seen = None if cameras is None else cameras[group]
@@ -199,7 +204,7 @@ class Gallery:
 
     def own_rows(self, query: Features) -> np.ndarray:
         """The row int64 (Q,) of each query's own image, -1 where it is not in the gallery."""
-        return own_rows(query.paths, self.paths)
+        return own_rows(query.paths, self.paths, self.locate)
 
     def align(self, query: Features, own: np.ndarray | None = None) -> Features:
         """The query with labels in the gallery's numbering; with those of its own row where it has none."""
@@ -212,11 +217,13 @@ class Gallery:
         if own is None:
             return query
         row = np.maximum(own, 0)
-        for name, known in (("identities", self.identities), ("cameras", self.cameras)):
-            given = getattr(query, name).numpy()
-            taken = np.where((given == UNKNOWN) & (own >= 0), known[row], given)
-            query = replace(query, **{name: torch.from_numpy(taken)})
-        return query
+
+        def known(given: torch.Tensor, here: np.ndarray) -> torch.Tensor:
+            mine = given.numpy()
+            return torch.from_numpy(np.where((mine == UNKNOWN) & (own >= 0), here[row], mine))
+
+        identities, cameras = known(query.identities, self.identities), known(query.cameras, self.cameras)
+        return replace(query, identities=identities, cameras=cameras)
 
     def check(self, query: Features) -> None:
         """Raises ``ValueError`` for features of another model or length."""

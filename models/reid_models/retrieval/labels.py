@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
-import torch
 
 from ..data.records import ImageRecord, split_name
-
-if TYPE_CHECKING:
-    from .features import Features
 
 UNKNOWN = -1  # identity or camera of an image of which nothing is known
 
@@ -93,33 +88,3 @@ class Numbering:
             if name != str(number):
                 self.names[number] = name
         return self._numbers[name]
-
-
-class Alignment:
-    """Brings features of several sets to one numbering of identities and cameras."""
-
-    def __init__(self) -> None:
-        self._identities, self._cameras = Numbering(), Numbering()
-
-    def add(self, part: Features) -> Features:
-        """The features with labels in the common numbering."""
-        identities = self._identities.add(part.identities.numpy(), part.names.identities)
-        cameras = self._cameras.add(part.cameras.numpy(), part.names.cameras)
-        return replace(
-            part, identities=torch.from_numpy(identities), cameras=torch.from_numpy(cameras), names=self.names
-        )
-
-    @property
-    def names(self) -> Names:
-        """Of all sets so far."""
-        return Names(dict(self._identities.names), dict(self._cameras.names))
-
-
-def align(query: Features, gallery: Features) -> tuple[Features, Features]:
-    """Queries and gallery with one numbering: what has one name has one number.
-
-    Example:
-        >>> query, gallery = align(load_features("query.npz"), load_features("gallery.npz"))
-    """
-    common = Alignment()
-    return common.add(query), common.add(gallery)

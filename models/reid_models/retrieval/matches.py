@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from ..data.records import split_name
 
 
-def own_rows(names: Sequence[str], gallery: Sequence[str]) -> np.ndarray:
+def own_rows(
+    names: Sequence[str], gallery: Sequence[str], locate: Callable[[int], str] | None = None
+) -> np.ndarray:
     """The gallery row int64 (Q,) of each query's own image, -1 for none.
 
     Images are the same if their names are, or if their files are one file (and their boxes are the same).
@@ -18,13 +20,14 @@ def own_rows(names: Sequence[str], gallery: Sequence[str]) -> np.ndarray:
     Args:
         names: of the queries.
         gallery: names of the gallery's images.
+        locate: where the image of a row is now; None: at its name.
     """
     asked = {os.path.basename(name) for name in names}
     places: dict[str, int] = {}
     for row, name in enumerate(gallery):
         if os.path.basename(name) in asked:
             places.setdefault(name, row)
-            places.setdefault(_real(name), row)
+            places.setdefault(_real(name if locate is None else locate(row)), row)
     return np.array(
         [places.get(name, places.get(_real(name), -1)) for name in names], dtype=np.int64
     ).reshape(-1)
@@ -46,6 +49,11 @@ def drop_rows(
     kept = np.take_along_axis(mine, order, axis=1)
     found, places = np.take_along_axis(scores, order, axis=1), np.take_along_axis(rows, order, axis=1)
     return np.where(kept, np.float32("nan"), found), np.where(kept, -1, places)
+
+
+def is_same_file(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool:
+    """Whether two paths lead to one file: the queries are then the gallery."""
+    return os.path.realpath(one) == os.path.realpath(other)
 
 
 def _real(name: str) -> str:

@@ -16,9 +16,9 @@ from .tables import SPLITS, WILDLIFE_SPLITS, read_table
 def read_sources(paths: Iterable[str | os.PathLike[str]], *, flat: bool = False) -> tuple[ImageRecord, ...]:
     """Images of files, tables and folders, with what is known of them.
 
-    A folder whose images are all in ``IDENTITY/*`` or ``IDENTITY/CAMERA/*`` tells their identities and cameras, by
-    the folders' names; so does one with the folders ``train``, ``query`` and ``gallery`` of that layout, and a
-    table (``.csv``) as :func:`read_csv` takes. Of other images nothing is known: identity and camera are -1.
+    A folder whose images are all in ``IDENTITY/*`` or ``IDENTITY/CAMERA/*`` tells their identities and
+    cameras, by the folders' names; so does one with the folders ``train``, ``query`` and ``gallery`` of that
+    layout, and a table (``.csv``) as :func:`read_csv` takes. Of other images nothing is known: -1.
 
     Args:
         paths: at least one.
@@ -57,4 +57,4 @@ def _laid_out(folder: Path, images: list[str]) -> list[Named]:
         parts = [part[1:] for part in parts]
     if not all(1 <= len(part) <= 2 for part in parts) or len({part[0] for part in parts}) < 2:
         return [Named(image, "") for image in images]
-    return [Named(image, *part) for image, part in zip(images, parts, strict=True)]
+    return [Named(image, part[0], "".join(part[1:])) for image, part in zip(images, parts, strict=True)]

@@ -50,7 +50,7 @@ from tests.models.cli.retrieval.support import SIZE, refused, reid
         ("search images --index gallery.index -k 0", "k must be"),
         (
             "search images --index gallery.index --output x.xml",
-            "--output must end in .json, .csv, .txt, got x.xml",
+            "--output must end in .json, .csv, .txt, .html, .png, .svg, .pdf, got x.xml",
         ),
         ("search images --index gallery.index --output no/x.csv", "--output must be in a folder that exists"),
         ("search images --index gallery.index --output x.csv --json", "must end in .json with --json"),

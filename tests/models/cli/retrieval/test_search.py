@@ -52,17 +52,109 @@ def test_extract_a_dataset(features: Path, place: Path) -> None:
 def test_three_commands_find_an_image(index: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The quick start after training: the index says which model its queries need."""
     query = "images/0005/01/000.png"
-    assert reid("search", query, "--index", index, "-k", 3) == 0
+    assert reid("search", query, "--index", index, "-k", 3, "--with-self") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 4 and lines[0] == query
-    assert lines[1].split() == ["1", "1.0000", str(Path.cwd() / query)]
+    assert len(lines) == 5 and lines[0] == "scores: cosine similarity, larger is nearer"
+    assert lines[1] == query and lines[2].split() == ["1", "1.0000", str(Path.cwd() / query), "(0005,", "01)"]
+
+
+def test_the_query_itself_is_left_out(index: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its file is in the index: it tells who it shows, and is no answer."""
+    query = "images/0005/01/000.png"
+    found = {}
+    for words in ((), ("--with-self",), ("--rerank", "--k1", 4, "--k2", 2)):
+        capsys.readouterr()
+        assert reid("search", query, "--index", index, "-k", 3, "--json", *words) == 0
+        shown = capsys.readouterr()
+        (entry,) = json.loads(shown.out)["queries"]
+        found[words] = [match["path"] for match in entry["matches"]]
+        assert len(found[words]) == 3
+        assert ("the query itself is in the index" in shown.err) == ("--with-self" not in words)
+        assert entry["identity"] == (None if "--with-self" in words else "0005")
+    own = str(Path.cwd() / query)
+    assert found["--with-self",][0] == own and found["--with-self",][1:] == found[()][:2]
+    assert all(own not in paths for words, paths in found.items() if "--with-self" not in words)
+
+
+def test_an_index_knows_the_users_names(
+    index: Path, place: Path, fresh: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert reid("search", "images/0003/00", "--index", index, "-k", 4, "--output", fresh / "m.csv") == 0
+    with (fresh / "m.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["identity"], row["camera"]) for row in rows] == [
+        tuple(Path(row["path"]).parts[-3:-1]) for row in rows
+    ]
+    flat = fresh / "flat.index"
+    assert reid("index", place / "images", "--flat", "--model", "run", "--output", flat) == 0
+    assert f"written: {flat} (48 images)" in capsys.readouterr().out
+    assert set(Gallery.load(flat).identities.tolist()) == {-1}
+    assert reid("index", place / "images", "--model", "run", "--output", flat) == 0
+    assert "(48 images, 12 identities, 2 cameras)" in capsys.readouterr().out
+
+
+def test_a_table_of_boxes_is_indexed(fresh: Path, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = place / "images/0001/00/000.png"
+    table = fresh / "herd.csv"
+    rows = [f"{image},{who},{x},0,16,32" for who, x in (("bella", 0), ("unknown", 16))]
+    table.write_text("path,identity,x,y,w,h\n" + "\n".join(rows) + "\n")
+    assert reid("index", table, "--model", "run", "--output", fresh / "i.index") == 0
+    capsys.readouterr()
+    words = ("--index", fresh / "i.index", "--json", "-k", 9)
+    assert reid("search", place / "images/0002/00/000.png", *words) == 0
+    matches = json.loads(capsys.readouterr().out)["queries"][0]["matches"]
+    listed = {match["path"]: match["identity"] for match in matches}
+    assert listed == {f"{image}#xywh=0,0,16,32": "bella", f"{image}#xywh=16,0,16,32": None}
+
+
+def test_an_index_that_moves_with_its_images(
+    fresh: Path, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Paths are relative to the index's file, or absolute ones that are looked for beside it."""
+    before, after = fresh / "before", fresh / "after"
+    shutil.copytree(place / "images/0001", before / "images")
+    model = ("--model", place / "run")
+    monkeypatch.chdir(before)
+    assert reid("index", "images", *model, "--output", "relative.index") == 0
+    assert reid("index", before / "images", *model, "--output", before / "absolute.index") == 0
+    assert Gallery.load("relative.index").paths[0] == "images/00/000.png"
+    monkeypatch.chdir(fresh)
+    assert Gallery.load("before/relative.index").paths[0] == "before/images/00/000.png"
+    assert Gallery.load(before / "relative.index").paths[0] == str(before / "images/00/000.png")
+    before.rename(after)
+    for name in ("relative", "absolute"):
+        gallery = Gallery.load(after / f"{name}.index")
+        assert all(Path(gallery.record(row).path).is_relative_to(after) for row in range(len(gallery)))
+        assert Path(gallery.record(0).path).is_file()
+        capsys.readouterr()
+        output = fresh / f"{name}.html"
+        words = ("--index", after / f"{name}.index", "--output", output)
+        assert reid("search", after / "images/00/000.png", *words) == 0
+        assert "the query itself" in capsys.readouterr().err and output.stat().st_size > 20_000
+
+
+@pytest.mark.parametrize("suffix", ["png", "html", "svg"])
+def test_matches_as_pictures(
+    index: Path, fresh: Path, capsys: pytest.CaptureFixture[str], suffix: str
+) -> None:
+    output = fresh / f"m.{suffix}"
+    assert reid("search", "images/0002", "--index", index, "-k", 3, "--output", output) == 0
+    assert capsys.readouterr().out == f"written: {output}\n"
+    start = {"png": b"\x89PNG", "html": b"<!DOCTYPE html>", "svg": b"<?xml"}[suffix]
+    content = output.read_bytes()
+    assert content.startswith(start)
+    if suffix == "html":
+        assert b"the number below each image is the cosine similarity, larger is nearer" in content
+        assert content.count(b"<img ") == 4 and b"images/0002/00/001.png and its matches" in content
 
 
 def test_search_gives_the_index_own_answer(index: Path, fresh: Path, place: Path) -> None:
     queries = sorted(Path("images/0002").rglob("*.png"))
     for suffix in ("json", "csv", "txt"):
         output = fresh / f"found.{suffix}"
-        assert reid("search", "images/0002", "--index", index, "-k", 5, "--output", output) == 0
+        words = ("--index", index, "-k", 5, "--with-self", "--output", output)
+        assert reid("search", "images/0002", *words) == 0
     gallery = Gallery.load(index)
     trained = load_trained("run")
     records = read_records("images/0002")
@@ -79,7 +171,7 @@ def test_search_gives_the_index_own_answer(index: Path, fresh: Path, place: Path
     with (fresh / "found.csv").open(newline="") as file:
         table = list(csv.DictReader(file))
     listed = [match["path"] for entry in document["queries"] for match in entry["matches"]]
-    assert [row["path"] for row in table] == listed and table[0]["identity"] == ""
+    assert [row["path"] for row in table] == listed and table[0]["identity"] == "0002"
     assert sum(line.startswith(" ") for line in (fresh / "found.txt").read_text().splitlines()) == len(listed)
 
 
@@ -95,6 +187,7 @@ def test_search_reranked(features: Path, fresh: Path, capsys: pytest.CaptureFixt
     assert reid("index", features / "gallery.safetensors", "--output", index) == 0
     capsys.readouterr()
     words = ("--index", index, "-k", 4, "--rerank", "--k1", 6, "--k2", 2, "--lambda", 0.2, "--json")
+    words = (*words, "--with-self")
     assert reid("search", features / "query.safetensors", *words) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["score"] == "re-ranked distance"
@@ -102,7 +195,9 @@ def test_search_reranked(features: Path, fresh: Path, capsys: pytest.CaptureFixt
     expected, rows = Gallery.load(index).index.rerank(query.features.numpy(), 4, k1=6, k2=2, lambda_value=0.2)
     for entry, values, found in zip(document["queries"], expected, rows, strict=True):
         assert [match["path"] for match in entry["matches"]] == [gallery.paths[row] for row in found]
-        assert [match["identity"] for match in entry["matches"]] == gallery.identities[found].tolist()
+        assert [match["identity"] for match in entry["matches"]] == [
+            gallery.names.identities[int(identity)] for identity in gallery.identities[found]
+        ]
         assert [match["score"] for match in entry["matches"]] == pytest.approx(values.tolist(), abs=1e-6)
 
 
@@ -159,7 +254,13 @@ def test_rerank_without_identities(fresh: Path, capsys: pytest.CaptureFixture[st
     assert reid("extract", "images/0001", "images/0002", "--model", "run", "--output", file) == 0
     capsys.readouterr()
     assert reid("rerank", file, file, "-k", 1, "--k1", 3, "--k2", 1) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 2 * 8  # lists, and nothing measured
+    shown = capsys.readouterr()
+    assert shown.out.startswith("scores: re-ranked distance, smaller is nearer\n")
+    assert len(shown.out.splitlines()) == 1 + 2 * 8  # lists, and nothing measured
+    assert "each image is left out of its own matches" in shown.err
+    listed = [line for line in shown.out.splitlines() if line.startswith(" ")]
+    queries = [line for line in shown.out.splitlines()[1:] if not line.startswith(" ")]
+    assert all(query not in match for query, match in zip(queries, listed, strict=True))
 
 
 def test_an_index_may_be_larger_than_memory(
@@ -198,9 +299,10 @@ def test_names_that_are_not_utf_8(
     assert reid("index", fresh, "--model", "run", "--output", fresh / "i.index") == 0
     capfdbinary.readouterr()
     for words, expected in (((), b"caf\xe9.png\n"), (("--json",), b"caf\\udce9.png")):
-        assert reid("search", image, "--index", fresh / "i.index", *words) == 0
+        assert reid("search", image, "--index", fresh / "i.index", "--with-self", *words) == 0
         assert expected in capfdbinary.readouterr().out
-    assert reid("search", image, "--index", fresh / "i.index", "--output", fresh / "x.csv") == 0
+    words = ("--with-self", "--output", fresh / "x.csv")
+    assert reid("search", image, "--index", fresh / "i.index", *words) == 0
     assert b"caf\xe9.png" in (fresh / "x.csv").read_bytes()
 
 
@@ -227,5 +329,5 @@ def test_an_index_of_flipped_features_flips_its_queries(
     index = fresh / "flipped.index"
     assert reid("index", "images/0001", "--model", "run", "--flip", "--output", index) == 0
     capsys.readouterr()
-    assert reid("search", "images/0001/00/000.png", "--index", index, "-k", 1) == 0
+    assert reid("search", "images/0001/00/000.png", "--index", index, "-k", 1, "--with-self") == 0
     assert "1.0000  images/0001/00/000.png" in capsys.readouterr().out
