@@ -330,4 +330,4 @@ def test_an_index_of_flipped_features_flips_its_queries(
     assert reid("index", "images/0001", "--model", "run", "--flip", "--output", index) == 0
     capsys.readouterr()
     assert reid("search", "images/0001/00/000.png", "--index", index, "-k", 1, "--with-self") == 0
-    assert "1.0000  images/0001/00/000.png" in capsys.readouterr().out
+    assert f"1.0000  {Path.cwd() / 'images/0001/00/000.png'}" in capsys.readouterr().out
