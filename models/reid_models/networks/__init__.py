@@ -7,6 +7,7 @@ from .export import export_onnx
 from .heads import CBRHead
 from .network import Network
 from .registry import create_model, list_models
+from .trunk_and_head import TrunkAndHead
 from .weights import load_model, load_weights, save_model
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "CBRHead",
     "Complexity",
     "Network",
+    "TrunkAndHead",
     "create_backbone",
     "create_model",
     "export_onnx",

@@ -2,37 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from torch import Tensor, nn
-
-from .backbone import create_backbone
-from .heads import CBRHead
-from .network import Network, Output
+from .trunk_and_head import TrunkAndHead
 
 
-class Baseline(Network):
-    """Stages S1 to S4 with last stride 1, and :class:`CBRHead` ("baseline" in Tables I to III and V).
+class Baseline(TrunkAndHead):
+    """:class:`TrunkAndHead` with nothing between ("baseline" in Tables I to III and V).
 
     Args:
         num_classes: training identities, at least 1.
-        backbone: a timm name, see :func:`create_backbone`.
-        pretrained: ImageNet weights for the backbone.
-        image_size: height and width of the images: (256, 256) for vehicles, (256, 128) for persons. The
-            baseline takes other sizes as well.
-        last_stride: 1 or 2, see :func:`create_backbone`.
-        cbr_width: channels of the CBR; the paper does not say how many.
-        test_feature: what evaluation gives: ``"gmp"`` (2048 long for the paper's backbones) or ``"cbr"``.
-        triplet_feature: what the triplet loss sees: ``"gmp"`` or ``"cbr"``.
+        **trunk_and_head: options of :class:`TrunkAndHead`. The baseline takes images of other sizes than
+            ``image_size`` as well.
 
     Shape:
-        images (N, 3, H, W), normalised floats. Training gives ``{"logits": (N, num_classes), "features":
-        (N, D)}``, evaluation features (N, D), as they come (cosine similarity is taken later).
+        as :class:`TrunkAndHead`.
 
     Raises:
-        TypeError, ValueError: an option or the images are not as described.
-        RuntimeError: the pretrained weights can't be fetched.
+        TypeError, ValueError, RuntimeError: as there.
 
     Example:
         >>> model = create_model("baseline", num_classes=576, backbone="resnet18").eval()
@@ -41,43 +28,3 @@ class Baseline(Network):
     """
 
     name: ClassVar[str] = "baseline"
-
-    def __init__(
-        self,
-        num_classes: int,
-        *,
-        backbone: str = "resnet50",
-        pretrained: bool = False,
-        image_size: Sequence[int] = (256, 256),
-        last_stride: int = 1,
-        cbr_width: int = 256,
-        test_feature: str = "gmp",
-        triplet_feature: str = "gmp",
-    ) -> None:
-        super().__init__(num_classes, image_size)
-        self.check_count(cbr_width, "cbr_width")
-        self.options |= {"backbone": backbone, "last_stride": last_stride, "cbr_width": cbr_width}
-        self.options |= {"test_feature": test_feature, "triplet_feature": triplet_feature}
-        self.backbone = create_backbone(backbone, pretrained=pretrained, last_stride=last_stride)
-        self.head = CBRHead(
-            self.backbone.channels[-1], num_classes, width=cbr_width, test_feature=test_feature,
-            triplet_feature=triplet_feature, owner=self.name,
-        )  # fmt: skip
-        self.feature_length = self.head.feature_length
-
-    def outputs(self, images: Tensor, **inputs: Any) -> dict[str, Output]:
-        """Logits (N, num_classes) and, for the triplet loss, features (N, D)."""
-        outputs: dict[str, Output] = self.head(self.backbone(images))
-        return outputs
-
-    def encode(self, images: Tensor) -> Tensor:
-        """The test feature (N, feature_length)."""
-        return self.head.encode(self.backbone(images))
-
-    def layers(self) -> dict[str, nn.Module]:
-        """The trunk's stages, ``"stage1"`` to ``"stage4"``."""
-        return self.backbone.stages()
-
-    def classifiers(self) -> tuple[str, ...]:
-        """The head's identity classifier."""
-        return ("head.classifier",)
