@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -55,15 +56,15 @@ class Rule:
         cls,
         op: str,
         *,
-        p: float,
-        area: Sequence[float],
-        aspect: float | Sequence[float],
-        points: int,
         shape: str,
         placement: str,
-        fill: str,
-        mean: float | Sequence[float] | None,
-        max_attempts: int,
+        area: Sequence[float],
+        aspect: float | Sequence[float],
+        p: float = 0.5,
+        points: int = MIN_POINTS,
+        fill: str = "random",
+        mean: float | Sequence[float] | None = None,
+        max_attempts: int = 100,
     ) -> Rule:
         """A rule from raw arguments; TypeError or ValueError if one is wrong."""
         check_number(p, "p", 0.0, 1.0, op)
@@ -91,43 +92,33 @@ class Rule:
         cls,
         op: str,
         *,
-        p: float = 0.5,
         area: Sequence[float] = (0.02, 0.45),
         aspect: float | Sequence[float] = 0.35,
         points: int = 20,
         shape: str = "hull",
         sampling: str = "continuous",
-        fill: str = "random",
-        mean: float | Sequence[float] | None = None,
-        max_attempts: int = 100,
+        **others: Any,
     ) -> Rule:
-        """The rule of :func:`reid_ops.polygon_erase`'s arguments."""
+        """The rule of :func:`reid_ops.polygon_erase`'s arguments; the others are those of :meth:`checked`."""
         _check_either(shape, "shape", "hull", "star", op)
         _check_either(sampling, "sampling", "continuous", "published_code", op)
         return cls.checked(
-            op, p=p, area=area, aspect=aspect, points=points, shape=shape, placement=sampling, fill=fill,
-            mean=mean, max_attempts=max_attempts,
-        )  # fmt: skip
+            op, area=area, aspect=aspect, points=points, shape=shape, placement=sampling, **others
+        )
 
     @classmethod
     def rectangle(
         cls,
         op: str,
         *,
-        p: float = 0.5,
         area: Sequence[float] = (0.02, 0.4),
         aspect: float | Sequence[float] = 0.3,
         anchor: str = "corner",
-        fill: str = "random",
-        mean: float | Sequence[float] | None = None,
-        max_attempts: int = 100,
+        **others: Any,
     ) -> Rule:
-        """The rule of :func:`reid_ops.random_erase`'s arguments."""
+        """The rule of :func:`reid_ops.random_erase`'s arguments; the others are those of :meth:`checked`."""
         _check_either(anchor, "anchor", "corner", "center", op)
-        return cls.checked(
-            op, p=p, area=area, aspect=aspect, points=MIN_POINTS, shape="rectangle", placement=anchor,
-            fill=fill, mean=mean, max_attempts=max_attempts,
-        )  # fmt: skip
+        return cls.checked(op, area=area, aspect=aspect, shape="rectangle", placement=anchor, **others)
 
     def encode(self) -> list[int]:
         """The ten integers of ``struct Rule`` in csrc/polygon_erasing/rule.h, in its order."""
@@ -186,10 +177,9 @@ def occluding_rules(
     if kind not in kinds:
         raise ValueError(f'{op}: kind must be "rectangle", "polygon" or "both", got {kind!r}')
     check_number(level, "level", 0.0, 1.0, op)
-    rule = Rule.checked(
-        op, p=1.0, area=(level, level), aspect=aspect, points=points, shape="hull", placement="continuous",
-        fill=fill, mean=mean, max_attempts=1,
-    )  # fmt: skip
+    rule = Rule.polygon(
+        op, p=1.0, area=(level, level), aspect=aspect, points=points, fill=fill, mean=mean, max_attempts=1
+    )
     if level == 0:
         return []
     most = ASPECTS[1] * min(height / width, width / height)

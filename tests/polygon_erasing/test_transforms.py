@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import pickle
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 import reid_ops
 from reid_ops import reference
+from reid_ops.polygon_erasing.rule import Rule
 from tests.conftest import Backend
 from tests.polygon_erasing.test_erase import random_images
 
@@ -218,6 +221,31 @@ def test_pil_without_torchvision() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "ImportError: RandomPolygonErasing on a PIL image needs torchvision" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("function", "module", "rule_of"),
+    [
+        (reid_ops.polygon_erase, reid_ops.RandomPolygonErasing, Rule.polygon),
+        (reid_ops.random_erase, reid_ops.RandomErasing, Rule.rectangle),
+    ],
+)
+def test_function_module_and_rule_have_the_same_defaults(
+    function: Callable[..., Any], module: Callable[..., Any], rule_of: Callable[..., Rule]
+) -> None:
+    """Written out in both signatures for readers; the rule has its own for the reference."""
+
+    def defaults(called: Callable[..., Any]) -> dict[str, Any]:
+        parameters = inspect.signature(called).parameters.values()
+        return {p.name: p.default for p in parameters if p.default is not p.empty}
+
+    ours, theirs = defaults(function), defaults(module)
+    assert theirs.pop("impl") == "fused"
+    of_batches = {"return_mask", "return_attempts", "first_index"}
+    assert theirs == {name: value for name, value in ours.items() if name not in of_batches}
+    others = {"seed", "generator", "inplace", "value_range"}
+    given = {name: value for name, value in theirs.items() if name not in others}
+    assert rule_of("test") == rule_of("test", **given)
 
 
 # ------------------------------------------------------------------------------------ occluded test sets
