@@ -17,10 +17,17 @@ _Result = TypeVar("_Result")
 FLOATING_TYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
-def check_features(tensor: Tensor, argument: str, shape: tuple[str, ...], op: str) -> None:
-    """A float tensor with one dimension for each letter of ``shape``."""
+def check_features(
+    tensor: Tensor, argument: str, shape: tuple[str, ...], op: str, *, arrays: bool = False
+) -> None:
+    """A float tensor with one dimension for each letter of ``shape``.
+
+    ``arrays``: the operator :func:`takes_arrays`, for the error.
+    """
     if not isinstance(tensor, Tensor):
-        raise TypeError(f"{op}: {argument} must be a torch.Tensor, got {type(tensor).__name__}")
+        expected = "a torch.Tensor or a numpy array of floats" if arrays else "a torch.Tensor"
+        got = f"an array of {tensor.dtype}" if isinstance(tensor, np.ndarray) else type(tensor).__name__
+        raise TypeError(f"{op}: {argument} must be {expected}, got {got}")
     if tensor.dim() != len(shape):
         expected = f"({', '.join(shape)})"
         raise ValueError(f"{op}: {argument} must have shape {expected}, got {tuple(tensor.shape)}")
@@ -81,6 +88,73 @@ def integer_array(
     return np.ascontiguousarray(array, dtype=np.int64)
 
 
+def label_array(values: Any, argument: str, op: str, size: int | None = None) -> np.ndarray:
+    """Labels ``(size,)``, compared only for being equal: int64, or objects where they are names.
+
+    A list, an array or a tensor of integers, strings or whatever else has a hash, also mixed in an object
+    array or a pandas column; nothing is converted that could make two labels one.
+    """
+    array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    if array.dtype.kind not in "OUST":
+        if array.size and array.dtype.kind not in "iu":
+            raise TypeError(f"{op}: {argument} must be integers or names, got {array.dtype}")
+        return integer_array(array, argument, op, size)
+    if array.ndim != 1 or (size is not None and len(array) != size):
+        raise ValueError(f"{op}: {argument} must have shape ({size or 'N'},), got {array.shape}")
+    names = array.astype(object)
+    if all(isinstance(name, (int, np.integer)) and not isinstance(name, bool) for name in names):
+        return integer_array(names.astype(np.int64), argument, op, size)
+    for place, name in enumerate(names):
+        if name is None or name != name or isinstance(name, float) or getattr(name, "__hash__", None) is None:
+            raise TypeError(f"{op}: {argument} must be integers or names, got {name!r} in place {place}")
+    return names
+
+
+class Labels:
+    """Numbers for labels of one kind, such as identities: equal ones get equal numbers.
+
+    Integers stay as they are, so that their numbers are those that errors and files have. Names are numbered
+    from 0, but "-1", which says of nobody and of no camera what -1 does.
+
+    Args:
+        op: for errors.
+    """
+
+    def __init__(self, op: str) -> None:
+        self._op = op
+        self._first: tuple[str, bool] | None = None  # the argument that came first, and whether it had names
+        self._numbers: dict[Any, int] = {"-1": -1}
+
+    def numbers(self, values: Any, argument: str, size: int | None = None) -> np.ndarray:
+        """The labels ``(size,)`` as int64; TypeError for names beside integers of earlier."""
+        found = label_array(values, argument, self._op, size)
+        if len(found) == 0:
+            return np.empty(0, np.int64)
+        named = found.dtype == object
+        if self._first is None:
+            self._first = argument, named
+        if named != self._first[1]:
+            kinds = "integers", "names"
+            raise TypeError(
+                f"{self._op}: {argument} must be {kinds[not named]}, as {self._first[0]}, got {kinds[named]}"
+            )
+        if not named:
+            return found
+        return np.array([self._numbers.setdefault(name, len(self._numbers) - 1) for name in found], np.int64)
+
+    @property
+    def named(self) -> bool:
+        """Whether the labels so far are names."""
+        return self._first is not None and self._first[1]
+
+    def number(self, label: Any) -> Any:
+        """The number of one label, such as junk's; that of names is also found by an integer, as text."""
+        if label is None or not self.named:
+            return label
+        name = str(label) if isinstance(label, int) and label not in self._numbers else label
+        return self._numbers.setdefault(name, len(self._numbers) - 1)
+
+
 def check_flag(value: bool, argument: str, op: str) -> None:
     """True or False."""
     if not isinstance(value, bool):
@@ -111,6 +185,68 @@ def outside_autocast(function: Callable[_Parameters, _Result]) -> Callable[_Para
             return function(*args, **kwargs)
 
     return left
+
+
+def takes_arrays(function: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
+    """Decorator: numpy arrays may stand for tensors, uncopied; tensors in the result are arrays then.
+
+    The first argument of either kind decides. What is no array of numbers stays, for the function to refuse.
+    """
+
+    @functools.wraps(function)
+    def in_kind(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> _Result:
+        given = (*args, *kwargs.values())
+        if not any(isinstance(value, np.ndarray) for value in given):
+            return function(*args, **kwargs)
+        first = next(value for value in given if isinstance(value, (np.ndarray, Tensor)))
+        convert: Any = function
+        result = convert(*map(as_tensor, args), **{name: as_tensor(value) for name, value in kwargs.items()})
+        return as_arrays(result) if isinstance(first, np.ndarray) else result
+
+    return in_kind
+
+
+def as_tensor(value: Any) -> Any:
+    """A numpy array of numbers as a tensor of the same memory, which must not be written to; else the value.
+
+    Only what torch has no tensors for is copied: foreign byte order, backward or odd strides.
+    """
+    if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiub" or value.dtype.itemsize > 8:
+        return value
+    if not value.dtype.isnative:
+        value = value.astype(value.dtype.newbyteorder("="))
+    if any(stride < 0 or stride % value.itemsize for stride in value.strides):
+        value = value.copy()
+    if not value.flags.writeable:  # such as a mapped file, of which torch would warn
+        value = np.asarray(_Unlocked(value))
+    return torch.from_numpy(value)
+
+
+class _Unlocked:
+    """Hands out a read-only array's memory as an array that says it may be written to."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array = array  # which is kept as long as what is handed out
+        interface = array.__array_interface__
+        self.__array_interface__ = {**interface, "data": (interface["data"][0], False)}
+
+
+def as_arrays(result: Any) -> Any:
+    """Tensors as numpy arrays, also those in a tuple, and sparse ones as scipy's; what is neither stays."""
+    if type(result) is tuple:
+        return tuple(map(as_arrays, result))
+    if isinstance(result, Tensor) and result.layout == torch.sparse_csr:
+        return _scipy_csr(result)
+    return result.detach().cpu().numpy() if isinstance(result, Tensor) else result
+
+
+def _scipy_csr(matrix: Tensor) -> Any:
+    try:
+        from scipy import sparse
+    except ImportError as error:
+        raise RuntimeError("a sparse result for numpy arrays needs scipy: pip install scipy") from error
+    parts = matrix.values(), matrix.col_indices(), matrix.crow_indices()
+    return sparse.csr_array(tuple(part.cpu().numpy() for part in parts), shape=tuple(matrix.shape))
 
 
 def dtype_name(dtype: torch.dtype) -> str:

@@ -79,11 +79,20 @@ def joined(query: Tensor, gallery: Tensor, op: str) -> Tensor:
     return prepare(torch.cat([query.detach(), gallery.detach()]), op)
 
 
-def check_features(tensor: Tensor, argument: str, op: str, shape: tuple[str, str] = ("N", "D")) -> None:
-    """A float matrix with something in it."""
-    _checks.check_features(tensor, argument, shape, op)
-    if 0 in tensor.shape:
-        raise ValueError(f"{op}: {argument} must not be empty, got shape {tuple(tensor.shape)}")
+def check_features(
+    tensor: Tensor, argument: str, op: str, shape: tuple[str, str] = ("N", "D"), *, empty: bool = False
+) -> None:
+    """A float matrix whose rows have something in them; ``empty``: or not."""
+    _checks.check_features(tensor, argument, shape, op, arrays=True)
+    if tensor.shape[1] == 0 and not empty:
+        raise ValueError(f"{op}: {argument} must have columns, got shape {tuple(tensor.shape)}")
+
+
+def nothing(queries: int, gallery: int, topk: int | None, like: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+    """The result where there are no queries, or no gallery."""
+    width = gallery if topk is None else min(topk, gallery)
+    values = like.new_empty(queries, width)
+    return values if topk is None else (values, torch.empty_like(values, dtype=torch.int64))
 
 
 def check_finite(tensor: Tensor, argument: str, op: str) -> None:

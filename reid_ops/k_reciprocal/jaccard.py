@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import Tensor
 
@@ -24,6 +26,7 @@ from .neighbours import search
 _OP = "jaccard_distance"
 
 
+@_checks.takes_arrays
 @_checks.outside_autocast
 def jaccard_distance(
     features: Tensor,
@@ -40,7 +43,8 @@ def jaccard_distance(
     """Jaccard distances of the k-reciprocal encodings of all pairs, for clustering (Eq. 5).
 
     Args:
-        features: ``(N, D)``, N >= 1; float32 or float64, half types are widened to float32.
+        features: ``(N, D)``, a tensor or a numpy array; float32 or float64, half types are widened to
+            float32.
         k1: as :func:`k_reciprocal_rerank`, like all that is not said here.
         k2: as there.
         jaccard: as there.
@@ -52,7 +56,8 @@ def jaccard_distance(
         include_self: as there.
 
     Returns:
-        ``(N, N)``, symmetric to the last bit, in [0, 1], 0 on the diagonal.
+        ``(N, N)``, symmetric to the last bit, in [0, 1], 0 on the diagonal. For an array: an array, sparse a
+        ``scipy.sparse.csr_array``.
 
     Raises:
         TypeError, ValueError: as :func:`k_reciprocal_rerank`.
@@ -67,6 +72,9 @@ def jaccard_distance(
     k2 = expansion(k1, k2)
     check_numbers(k1, k2, 0.0, jaccard, _OP)
     features = prepare(features.detach(), _OP)
+    if len(features) == 0:
+        offsets = torch.zeros(1, dtype=torch.int64, device=features.device)
+        return _csr(offsets, offsets[:0], features.flatten(), 0) if sparse else features.new_empty(0, 0)
     features = features - offset_of(features)
     items = len(features)
     found = search(features, min(k1 + 1 if definition.include_self else k1, items))
@@ -108,6 +116,10 @@ def _sparse(encoding: Encoding, items: int, features: Tensor) -> Tensor:
     order = (indices[0] * items + indices[1]).argsort()
     counts = torch.bincount(indices[0], minlength=items)
     offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-    return torch.sparse_csr_tensor(
-        offsets, indices[1][order], found[order], (items, items), check_invariants=False
-    )
+    return _csr(offsets, indices[1][order], found[order], items)
+
+
+def _csr(offsets: Tensor, columns: Tensor, values: Tensor, items: int) -> Tensor:
+    with warnings.catch_warnings():  # torch's, that its sparse tensors are in beta state
+        warnings.simplefilter("ignore")
+        return torch.sparse_csr_tensor(offsets, columns, values, (items, items), check_invariants=False)

@@ -17,6 +17,7 @@ from .definition import (
     given_neighbours,
     half_list,
     joined,
+    nothing,
     scale_of,
     widened,
 )
@@ -27,6 +28,7 @@ _RERANK, _FROM_DISTANCE = "k_reciprocal_rerank", "k_reciprocal_rerank_from_dista
 _SQUARINGS = {1: 0, 2: 1, 4: 2}
 
 
+@_checks.takes_arrays
 @_checks.outside_autocast
 def k_reciprocal_rerank(
     query: Tensor,
@@ -65,15 +67,16 @@ def k_reciprocal_rerank(
     Equivalent to: :func:`reid_ops.reference.k_reciprocal_rerank`.
 
     Args:
-        query: features ``(Q, D)``, Q >= 1; float32 or float64, half types are widened to float32.
-        gallery: features ``(G, D)``, G >= 1, dtype and device of ``query``. Features are used as they are:
+        query: features ``(Q, D)``, a tensor or a numpy array; float32 or float64, half types are widened to
+            float32.
+        gallery: features ``(G, D)``, dtype and device of ``query``. Features are used as they are:
             normalise them first if the distance is to be the cosine's.
         k1: length of the neighbour lists, at least 1. More than N gives everybody.
         k2: neighbours in the local expansion, 1 (none) to k1; None: 6, or k1 where that is less.
         lambda_value: weight of the original distance, in [0, 1].
         jaccard: "soft", as above, or "set": Eq. 5 as printed, :math:`1 - |R^*_q \cap R^*_g| / |R^*_q \cup
             R^*_g|`, which uses neither weights nor ``k2``.
-        topk: the length of ranked lists to return instead of all distances, 1 to G.
+        topk: the length of ranked lists to return instead of all distances, 1 to G (of an empty gallery: 0).
         index: the gallery's own search (see ``SearchIndex``: ``search(query, k) -> (scores, ids)``, ids
             being the rows of ``gallery`` nearest by Euclidean distance). Lists are then as exact as the
             index. With ``normalize`` every row's largest distance is still computed in full; the presets
@@ -90,9 +93,10 @@ def k_reciprocal_rerank(
 
     Returns:
         ``(Q, G)`` distances, or with ``topk`` ``(values, indices)``, each ``(Q, topk)``, ascending, indices
-        int64 rows of ``gallery``. Deterministic; other numbers of threads can only make torch's
-        matrix products round differently. Not differentiable. The sizes of the sparse rows are read from
-        the device, so it cannot be captured in a CUDA graph.
+        int64 rows of ``gallery``; arrays if ``query`` is one. Deterministic; other numbers of threads can
+        only make torch's products round differently. Not differentiable. The sizes of the sparse rows are
+        read from the device, so it can neither be captured in a CUDA graph nor compiled with
+        ``fullgraph=True``.
 
     Raises:
         TypeError: an argument is of the wrong type or dtype.
@@ -113,12 +117,14 @@ def k_reciprocal_rerank(
     check_numbers(k1, k2, lambda_value, jaccard, _RERANK)
     queries, items = len(query), len(query) + len(gallery)
     if topk is not None:
-        _checks.check_integer(topk, "topk", 1, len(gallery), _RERANK)
+        _checks.check_integer(topk, "topk", 1, len(gallery) or None, _RERANK)
     if index is not None and not callable(getattr(index, "search", None)):
         raise TypeError(f"{_RERANK}: index must have a method search(query, k), got {type(index).__name__}")
     if index is not None and neighbours is not None:
         raise ValueError(f"{_RERANK}: index and neighbours exclude each other")
 
+    if queries == 0 or len(gallery) == 0:
+        return nothing(queries, len(gallery), topk, features)
     if definition.blend != "cosine":  # distances don't change
         features = features - offset_of(features)
     places = min(k1 + 1 if definition.include_self else k1, items)
@@ -171,6 +177,7 @@ def k_reciprocal_rerank(
     return output
 
 
+@_checks.takes_arrays
 @_checks.outside_autocast
 def rerank_neighbours(query: Tensor, gallery: Tensor, *, k1: int = 20) -> Neighbours:
     """The search of :func:`k_reciprocal_rerank` alone, to try several k1 (up to this one), k2 and lambda on.
@@ -181,7 +188,7 @@ def rerank_neighbours(query: Tensor, gallery: Tensor, *, k1: int = 20) -> Neighb
         k1: as there; the lists have k1 + 1 places, or Q + G where those are fewer.
 
     Returns:
-        :class:`reid_ops.Neighbours`, for the argument ``neighbours``.
+        :class:`reid_ops.Neighbours`, for the argument ``neighbours``; of tensors, whatever features are.
 
     Raises:
         TypeError, ValueError: as there.
@@ -195,6 +202,7 @@ def rerank_neighbours(query: Tensor, gallery: Tensor, *, k1: int = 20) -> Neighb
     return search(features - offset_of(features), k1 + 1, queries=len(query))
 
 
+@_checks.takes_arrays
 @_checks.outside_autocast
 def k_reciprocal_rerank_from_distance(
     q_g: Tensor,
@@ -215,7 +223,8 @@ def k_reciprocal_rerank_from_distance(
     """As :func:`k_reciprocal_rerank`, from distances: the signature that re-ID code calls today.
 
     Args:
-        q_g: query to gallery ``(Q, G)``, float32 or float64 (half types are widened to float32).
+        q_g: query to gallery ``(Q, G)``, float32 or float64 (half types are widened to float32); a tensor or
+            a numpy array.
         q_q: query to query ``(Q, Q)``.
         g_g: gallery to gallery ``(G, G)``. Where a matrix is not symmetric, columns are read, as in the
             published code.
@@ -251,10 +260,10 @@ def k_reciprocal_rerank_from_distance(
     )
     if power not in _SQUARINGS:
         raise ValueError(f"{_FROM_DISTANCE}: power must be 1, 2 or 4, got {power!r}")
-    check_features(q_g, "q_g", _FROM_DISTANCE, ("Q", "G"))
+    check_features(q_g, "q_g", _FROM_DISTANCE, ("Q", "G"), empty=True)
     queries, gallery = q_g.shape
     for name, matrix, size in (("q_q", q_q, queries), ("g_g", g_g, gallery)):
-        check_features(matrix, name, _FROM_DISTANCE, ("Q", "Q") if name == "q_q" else ("G", "G"))
+        check_features(matrix, name, _FROM_DISTANCE, ("Q", "Q") if name == "q_q" else ("G", "G"), empty=True)
         _checks.check_alike(matrix, name, q_g, "q_g", _FROM_DISTANCE)
         if tuple(matrix.shape) != (size, size):
             raise ValueError(
@@ -267,9 +276,11 @@ def k_reciprocal_rerank_from_distance(
     k2 = expansion(k1, k2)
     check_numbers(k1, k2, lambda_value, jaccard, _FROM_DISTANCE)
     if topk is not None:
-        _checks.check_integer(topk, "topk", 1, gallery, _FROM_DISTANCE)
+        _checks.check_integer(topk, "topk", 1, gallery or None, _FROM_DISTANCE)
 
     q_g, q_q, g_g = (widened(matrix.detach()) for matrix in (q_g, q_q, g_g))
+    if queries == 0 or gallery == 0:
+        return nothing(queries, gallery, topk, q_g)
     squarings = _SQUARINGS[power]
     found = search_given(q_g, q_q, g_g, k1 + 1 if definition.include_self else k1, squarings)
     # The largest came out of the search in its final power already.

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from reid_ops import _checks
@@ -18,11 +17,6 @@ CAMERA_RULES = ("none", "same_identity", "any")
 AVERAGE_PRECISIONS = ("mean_precision", "trapezoid")
 
 Matrix = np.ndarray | Tensor
-
-
-def integers(values: Any, argument: str, size: int | None, op: str) -> np.ndarray:
-    """An int64 array ``(size,)`` from a list, an array or a tensor of integers."""
-    return _checks.integer_array(values, argument, op, size)
 
 
 def matrix(values: Any, argument: str, op: str) -> Matrix:
@@ -42,6 +36,16 @@ def matrix(values: Any, argument: str, op: str) -> Matrix:
     return values.detach() if isinstance(values, Tensor) else values
 
 
+def identity_arrays(
+    query_ids: Any, gallery_ids: Any, queries: int | None, items: int | None, junk_id: Any, op: str
+) -> tuple[np.ndarray, np.ndarray, int | None]:
+    """Both identity arrays as numbers, and the junk identity's number. Names get numbers of their own."""
+    labels = _checks.Labels(op)
+    identities = labels.numbers(query_ids, "query_ids", queries)
+    item_identities = labels.numbers(gallery_ids, "gallery_ids", items)
+    return identities, item_identities, junk(labels, junk_id, op)
+
+
 def camera_arrays(
     query_cameras: Any, gallery_cameras: Any, camera_rule: str, queries: int, items: int, op: str
 ) -> tuple[np.ndarray | None, np.ndarray | None, str]:
@@ -57,16 +61,20 @@ def camera_arrays(
         raise ValueError(f"{op}: {given} was given without {missing}; give both or neither")
     if query_cameras is None or camera_rule == "none":
         return None, None, "none"
+    labels = _checks.Labels(op)
     return (
-        _own.of_queries(integers(query_cameras, "query_cameras", queries, op)),
-        integers(gallery_cameras, "gallery_cameras", items, op),
+        _own.of_queries(labels.numbers(query_cameras, "query_cameras", queries)),
+        labels.numbers(gallery_cameras, "gallery_cameras", items),
         camera_rule,
     )
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Distances ``(Q, G)`` and the labels of their rows and columns; cameras are None under rule "none"."""
+    """Distances ``(Q, G)`` and the labels of their rows and columns; cameras are None under rule "none".
+
+    ``junk`` is the number of the identity that is junk.
+    """
 
     distance: Matrix
     identities: np.ndarray
@@ -74,6 +82,7 @@ class Pairs:
     item_identities: np.ndarray
     item_cameras: np.ndarray | None
     rule: str
+    junk: int | None
 
 
 def pairs(
@@ -83,6 +92,7 @@ def pairs(
     query_cameras: Any,
     gallery_cameras: Any,
     camera_rule: str,
+    junk_id: Any,
     op: str,
     exclude_self: Any = False,
 ) -> Pairs:
@@ -90,8 +100,7 @@ def pairs(
     found = matrix(distance, "distance", op)
     queries, items = found.shape
     not_empty(queries, items, op)
-    identities = integers(query_ids, "query_ids", queries, op)
-    item_identities = integers(gallery_ids, "gallery_ids", items, op)
+    identities, item_identities, junk = identity_arrays(query_ids, gallery_ids, queries, items, junk_id, op)
     cameras, item_cameras, rule = camera_arrays(
         query_cameras, gallery_cameras, camera_rule, queries, items, op
     )
@@ -100,7 +109,7 @@ def pairs(
         cameras, item_cameras, rule = _own.leave_out(
             own, identities, item_identities, cameras, item_cameras, rule, op
         )
-    return Pairs(found, identities, cameras, item_identities, item_cameras, rule)
+    return Pairs(found, identities, cameras, item_identities, item_cameras, rule, junk)
 
 
 def choice(value: Any, argument: str, allowed: Sequence[str], op: str) -> None:
@@ -110,10 +119,12 @@ def choice(value: Any, argument: str, allowed: Sequence[str], op: str) -> None:
         raise ValueError(f"{op}: {argument} must be one of {names}, got {value!r}")
 
 
-def junk(junk_id: Any, op: str) -> None:
-    """An identity or None."""
-    if junk_id is not None:
+def junk(labels: _checks.Labels, junk_id: Any, op: str) -> int | None:
+    """The number of an identity: an integer or, among names, a name; None: of none."""
+    if junk_id is not None and not (labels.named and isinstance(junk_id, Hashable)):
         _checks.check_integer(junk_id, "junk_id", -(2**63), 2**63 - 1, op)
+    number: int | None = labels.number(junk_id)
+    return number
 
 
 def rank_list(ranks: Iterable[int], op: str) -> tuple[int, ...]:
@@ -133,14 +144,9 @@ def not_empty(queries: int, items: int, op: str) -> None:
 
 
 def as_torch(values: Matrix) -> Tensor:
-    """The same numbers as a tensor; only a read-only, foreign-endian or backwards strided array is copied."""
-    if isinstance(values, Tensor):
-        return values
-    if not values.dtype.isnative:
-        values = values.astype(values.dtype.newbyteorder("="))
-    if not values.flags.writeable or any(stride < 0 for stride in values.strides):
-        values = values.copy()
-    return torch.from_numpy(values)
+    """The same numbers as a tensor, of the same memory wherever torch can have it; not to be written to."""
+    tensor: Tensor = _checks.as_tensor(values)
+    return tensor
 
 
 def nan_error(row: int, op: str, argument: str = "distance") -> ValueError:

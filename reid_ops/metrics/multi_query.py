@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from reid_ops import _checks
+
 from . import _inputs, _own
 from .report import RankingReport
 from .streaming import evaluate_features
@@ -31,14 +33,14 @@ def pool_queries(
 
     Args:
         values: ``(Q, D)`` features or ``(Q, G)`` distances, numpy or torch.
-        query_ids: identities ``(Q,)``.
-        query_cameras: cameras ``(Q,)``; None: all queries of an identity are one.
+        query_ids: identities ``(Q,)``, integers or names.
+        query_cameras: cameras ``(Q,)``, likewise; None: all queries of an identity are one.
         pool: ``"mean"``, ``"max"`` or ``"min"`` over the rows (of distances, ``"min"`` is the nearest image).
         normalize: bring rows to length 1 first, as Market-1501's multi-query does with features.
 
     Returns:
-        values ``(P, D)``, float32 at least, of the kind that was given; identities int64 ``(P,)``; cameras
-        int64 ``(P,)``, or None. Rows are in the order in which their first query comes.
+        values ``(P, D)``, float32 at least, of the kind that was given; identities ``(P,)``, int64 or the
+        names; cameras ``(P,)`` likewise, or None. Rows are in the order in which their first query comes.
 
     Raises:
         TypeError, ValueError: an argument is of another kind or shape.
@@ -51,11 +53,12 @@ def pool_queries(
     _inputs.choice(pool, "pool", POOLS, _OP)
     given = _inputs.matrix(values, "values", _OP)
     found = _inputs.as_torch(given)
-    identities = _inputs.integers(query_ids, "query_ids", len(found), _OP)
+    identities = _checks.label_array(query_ids, "query_ids", _OP, len(found))
     cameras = None
     if query_cameras is not None:
-        cameras = _inputs.integers(query_cameras, "query_cameras", len(found), _OP)
-    group, first = _groups(identities, cameras)
+        cameras = _checks.label_array(query_cameras, "query_cameras", _OP, len(found))
+    numbers = None if cameras is None else _checks.Labels(_OP).numbers(cameras, "query_cameras")
+    group, first = _groups(_checks.Labels(_OP).numbers(identities, "query_ids"), numbers)
     rows = found if found.dtype == torch.float64 else found.float()
     if normalize:
         rows = torch.nn.functional.normalize(rows, dim=1)

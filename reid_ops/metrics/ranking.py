@@ -24,7 +24,7 @@ def evaluate_ranking(
     gallery_cameras: Any = None,
     *,
     ranks: Iterable[int] = (1, 5, 10),
-    junk_id: int | None = -1,
+    junk_id: Any = -1,
     camera_rule: str = "same_identity",
     average_precision: str = "mean_precision",
     exclude_self: Any = False,
@@ -53,13 +53,15 @@ def evaluate_ranking(
             threads as torch uses, in place (a matrix whose columns are not adjacent, or of half
             precision, a block at a time); CUDA tensors on their device by torch operations. None with
             ``indices``.
-        query_ids: identities ``(Q,)``, integers.
+        query_ids: identities ``(Q,)``: integers, or names (strings or whatever has a hash), as those of the
+            gallery.
         gallery_ids: identities ``(G,)``.
-        query_cameras: cameras ``(Q,)``; None, together with ``gallery_cameras``, removes nothing for cameras,
-            and neither does -1, which is an unknown one.
+        query_cameras: cameras ``(Q,)``, integers or names; None, together with ``gallery_cameras``, removes
+            nothing for cameras, and neither does -1 (or the name "-1"), which is an unknown one.
         gallery_cameras: cameras ``(G,)``.
         ranks: where CMC is reported, from 1.
-        junk_id: identity whose items are left out; None: no junk.
+        junk_id: identity whose items are left out, an integer or a name (-1 is also the name "-1"); None: no
+            junk.
         camera_rule: ``"same_identity"`` removes items of the query's identity *and* camera,
             ``"any"`` all items of the query's camera, ``"none"`` nothing.
         average_precision: ``"mean_precision"`` or ``"trapezoid"``.
@@ -86,7 +88,6 @@ def evaluate_ranking(
     """
     _inputs.choice(average_precision, "average_precision", _inputs.AVERAGE_PRECISIONS, _OP)
     wanted = _inputs.rank_list(ranks, _OP)
-    _inputs.junk(junk_id, _OP)
     if (distance is None) == (indices is None):
         raise ValueError(f"{_OP}: exactly one of distance and indices must be given")
     if indices is not None:
@@ -95,9 +96,10 @@ def evaluate_ranking(
             average_precision, exclude_self,
         )  # fmt: skip
     given = _inputs.pairs(
-        distance, query_ids, gallery_ids, query_cameras, gallery_cameras, camera_rule, _OP, exclude_self
-    )
-    engine = Engine(given.item_identities, given.item_cameras, junk_id, given.rule, backend, _OP)
+        distance, query_ids, gallery_ids, query_cameras, gallery_cameras, camera_rule, junk_id, _OP,
+        exclude_self,
+    )  # fmt: skip
+    engine = Engine(given.item_identities, given.item_cameras, given.junk, given.rule, backend, _OP)
     measures = engine.evaluate(given.distance, given.identities, given.cameras)
     return make_report(measures, wanted, average_precision, engine.used, _OP)
 
@@ -109,16 +111,18 @@ def _evaluate_lists(
     query_cameras: Any,
     gallery_cameras: Any,
     ranks: tuple[int, ...],
-    junk_id: int | None,
+    junk_id: Any,
     camera_rule: str,
     average_precision: str,
     exclude_self: Any,
 ) -> RankingReport:
     lists = _list_tensor(indices)
-    gallery_identities = _inputs.integers(gallery_ids, "gallery_ids", None, _OP)
-    queries, items = lists.shape[0], len(gallery_identities)
+    queries = lists.shape[0]
+    query_identities, gallery_identities, junk = _inputs.identity_arrays(
+        query_ids, gallery_ids, queries, None, junk_id, _OP
+    )
+    items = len(gallery_identities)
     _inputs.not_empty(queries, items, _OP)
-    query_identities = _inputs.integers(query_ids, "query_ids", queries, _OP)
     cameras, item_cameras, rule = _inputs.camera_arrays(
         query_cameras, gallery_cameras, camera_rule, queries, items, _OP
     )
@@ -131,14 +135,14 @@ def _evaluate_lists(
     device = lists.device
     query = _torch_ranks.Labels.on(device, query_identities, cameras)
     gallery = _torch_ranks.Labels.on(device, gallery_identities, item_cameras)
-    match, removed = _torch_ranks.match_and_removed(query, gallery, junk_id, rule, lists.clamp(min=0))
+    match, removed = _torch_ranks.match_and_removed(query, gallery, junk, rule, lists.clamp(min=0))
     valid = ~removed & (lists >= 0)
     hit = match & valid
     rank = valid.cumsum(1) - 1
     # Ranks of the hits to the front, ascending; what is behind them is not read.
     ranks_of_hits = torch.where(hit, rank, lists.shape[1]).sort(dim=1).values
     positives = torch.from_numpy(
-        count_positives(query_identities, cameras, gallery_identities, item_cameras, junk_id)
+        count_positives(query_identities, cameras, gallery_identities, item_cameras, junk)
     ).to(device)
     values = _torch_ranks.precisions(ranks_of_hits, hit.sum(1), positives)
     measures = Measures(*(value.cpu().numpy() for value in values))

@@ -48,7 +48,7 @@ def single_shot_cmc(
     ranks: Iterable[int] = (1, 5, 10),
     repeats: int = 100,
     seed: int = 0,
-    junk_id: int | None = None,
+    junk_id: Any = None,
     camera_rule: str = "same_identity",
     exclude_self: Any = False,
 ) -> SingleShotReport:
@@ -61,7 +61,7 @@ def single_shot_cmc(
 
     Args:
         distance: ``(Q, G)``, smaller is better; as for ``evaluate_ranking``.
-        query_ids: identities ``(Q,)``, integers.
+        query_ids: identities ``(Q,)``, integers or names.
         gallery_ids: identities ``(G,)``.
         query_cameras: cameras ``(Q,)`` or None.
         gallery_cameras: cameras ``(G,)`` or None.
@@ -84,11 +84,18 @@ def single_shot_cmc(
         0.517
     """
     wanted = _inputs.rank_list(ranks, _OP)
-    _inputs.junk(junk_id, _OP)
     _checks.check_integer(repeats, "repeats", 1, None, _OP)
     _inputs.choice(camera_rule, "camera_rule", ("same_identity", "none"), _OP)
     given = _inputs.pairs(
-        distance, query_ids, gallery_ids, query_cameras, gallery_cameras, camera_rule, _OP, exclude_self
+        distance,
+        query_ids,
+        gallery_ids,
+        query_cameras,
+        gallery_cameras,
+        camera_rule,
+        junk_id,
+        _OP,
+        exclude_self,
     )
     found = _inputs.as_torch(given.distance)
     queries, items = found.shape
@@ -97,11 +104,11 @@ def single_shot_cmc(
     if nan.any():
         raise _inputs.nan_error(int(nan.long().argmax()), _OP)
 
-    own, query_of_pair = own_items(identities, given.cameras, item_identities, given.item_cameras, junk_id)
+    own, query_of_pair = own_items(identities, given.cameras, item_identities, given.item_cameras, given.junk)
     evaluated = np.unique(query_of_pair)
     if len(evaluated) == 0:
         raise ValueError(f"{_OP}: no query has a positive in the gallery, got {queries} queries")
-    kept = np.arange(items) if junk_id is None else np.flatnonzero(item_identities != junk_id)
+    kept = np.arange(items) if given.junk is None else np.flatnonzero(item_identities != given.junk)
     generator = np.random.default_rng(seed)
     shares = np.empty((repeats, len(wanted)))
     for draw in range(repeats):

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from reid_ops import _checks
-from reid_ops.rankers import pairwise_distance
+from reid_ops.rankers.distance import METRICS, comparable, measure
+from reid_ops.rankers.inputs import check_values
 
 from . import _inputs, _own
 from ._engine import Engine
@@ -18,13 +18,14 @@ from .report import Measures, RankingReport, make_report
 
 # Bytes of distances at a time; well below 100 MB with what evaluates them.
 _BLOCK_BYTES = 32 << 20
+_BLOCK = 1 << 19  # elements of features that are looked at at a time
 
 
 class RankingAccumulator:
     """Collects queries block by block, then reports as :func:`reid_ops.metrics.evaluate_ranking` would.
 
     Args:
-        gallery_ids: identities ``(G,)``, integers.
+        gallery_ids: identities ``(G,)``, integers or names.
         gallery_cameras: cameras ``(G,)`` or None; -1 is an unknown one, which removes nothing.
         ranks, junk_id, camera_rule, average_precision, backend: as in ``evaluate_ranking``.
 
@@ -44,7 +45,7 @@ class RankingAccumulator:
         gallery_cameras: Any = None,
         *,
         ranks: Iterable[int] = (1, 5, 10),
-        junk_id: int | None = -1,
+        junk_id: Any = -1,
         camera_rule: str = "same_identity",
         average_precision: str = "mean_precision",
         backend: str = "auto",
@@ -52,15 +53,16 @@ class RankingAccumulator:
         op = self._op = type(self).__name__
         _inputs.choice(average_precision, "average_precision", _inputs.AVERAGE_PRECISIONS, op)
         _inputs.choice(camera_rule, "camera_rule", _inputs.CAMERA_RULES, op)
-        identities = _inputs.integers(gallery_ids, "gallery_ids", None, op)
+        self._labels, self._camera_labels = _checks.Labels(op), _checks.Labels(op)
+        identities = self._labels.numbers(gallery_ids, "gallery_ids")
         self._cameras = None
         if gallery_cameras is not None and camera_rule != "none":
-            self._cameras = _inputs.integers(gallery_cameras, "gallery_cameras", len(identities), op)
+            self._cameras = self._camera_labels.numbers(gallery_cameras, "gallery_cameras", len(identities))
         rule = "none" if self._cameras is None else camera_rule
         self._ranks = _inputs.rank_list(ranks, op)
-        _inputs.junk(junk_id, op)
         self._average_precision = average_precision
-        self._engine = Engine(identities, self._cameras, junk_id, rule, backend, op)
+        junk = _inputs.junk(self._labels, junk_id, op)
+        self._engine = Engine(identities, self._cameras, junk, rule, backend, op)
         self._blocks: list[Measures] = []
         self._queries = 0
 
@@ -74,12 +76,12 @@ class RankingAccumulator:
                 f"{self._op}: distance must have shape (B, {expected}), got {tuple(found.shape)}"
             )
         _inputs.not_empty(1, items, self._op)
-        identities = _inputs.integers(query_ids, "query_ids", queries, self._op)
+        identities = self._labels.numbers(query_ids, "query_ids", queries)
         cameras = None
         if self._cameras is not None:
             if query_cameras is None:
                 raise ValueError(f"{self._op}: query_cameras must be given, as gallery_cameras were")
-            cameras = _own.of_queries(_inputs.integers(query_cameras, "query_cameras", queries, self._op))
+            cameras = _own.of_queries(self._camera_labels.numbers(query_cameras, "query_cameras", queries))
         if queries == 0:
             return
         self._blocks.append(self._engine.evaluate(found, identities, cameras, self._queries))
@@ -109,13 +111,15 @@ def evaluate_features(
 
     Args:
         query: features ``(Q, D)``, float16, bfloat16, float32 or float64.
-        gallery: features ``(G, D)``, on the same device.
-        query_ids: identities ``(Q,)``, integers.
+        gallery: features ``(G, D)``, on the same device. A mapped file (``numpy.load(..., mmap_mode="r")``)
+            is read a block at a time and never copied as a whole, unless ``metric`` is a function.
+        query_ids: identities ``(Q,)``, integers or names, as in ``evaluate_ranking``.
         gallery_ids: identities ``(G,)``.
         query_cameras: cameras ``(Q,)`` or None.
         gallery_cameras: cameras ``(G,)`` or None.
-        metric: ``"cosine"``, ``"euclidean"``, or a function of (features ``(B, D)``, gallery features)
-            that gives distances ``(B, G)``, such as the ``distance`` method of a ranker.
+        metric: ``"cosine"``, ``"euclidean"``, ``"squared_euclidean"``, or a function of (features
+            ``(B, D)``, gallery features) that gives distances ``(B, G)``, such as the ``distance`` method of
+            a ranker.
         exclude_self: as in ``evaluate_ranking``; True: query i is gallery item i.
         options: the keywords of :class:`RankingAccumulator`.
 
@@ -137,33 +141,59 @@ def evaluate_features(
         raise ValueError(f"{op}: gallery must have the query's D = {left.shape[1]}, got {right.shape[1]}")
     if left.device != right.device:
         raise ValueError(f"{op}: gallery must be on the device of query ({left.device}), got {right.device}")
-    _inputs.not_empty(left.shape[0], right.shape[0], op)
+    if not callable(metric):
+        _inputs.choice(metric, "metric", METRICS, op)
+    queries, items = left.shape[0], right.shape[0]
+    _inputs.not_empty(queries, items, op)
     for name, features in (("query", left), ("gallery", right)):
-        finite = torch.isfinite(features).all(1)
-        if not finite.all():
-            row = int((~finite).long().argmax())
-            raise ValueError(f"{op}: {name} must be finite, but row {row} is not")
-    queries = left.shape[0]
-    identities = _inputs.integers(query_ids, "query_ids", queries, op)
+        for rows in _blocks(len(features), features.shape[1]):
+            check_values(features[rows], name, op, rows.start)
+    identities, item_identities, junk = _inputs.identity_arrays(
+        query_ids, gallery_ids, queries, items, options.pop("junk_id", -1), op
+    )
     rule = options.pop("camera_rule", "same_identity")
     cameras, item_cameras, rule = _inputs.camera_arrays(
-        query_cameras, gallery_cameras, rule, queries, len(right), op
+        query_cameras, gallery_cameras, rule, queries, items, op
     )
-    own = _own.own_rows(exclude_self, queries, len(right), op)
+    own = _own.own_rows(exclude_self, queries, items, op)
     if own is not None:
-        item_identities = _inputs.integers(gallery_ids, "gallery_ids", len(right), op)
         cameras, item_cameras, rule = _own.leave_out(
             own, identities, item_identities, cameras, item_cameras, rule, op
         )
-    accumulator = RankingAccumulator(gallery_ids, item_cameras, camera_rule=rule, **options)
-
-    def distance(block: Tensor) -> Tensor:
-        if callable(metric):
-            return metric(block, right)
-        return pairwise_distance(block, right, metric)
-
-    step = max(1, _BLOCK_BYTES // (8 * right.shape[0]))
-    for start in range(0, queries, step):
-        rows = slice(start, start + step)
-        accumulator.update(distance(left[rows]), identities[rows], None if cameras is None else cameras[rows])
+    accumulator = RankingAccumulator(item_identities, item_cameras, camera_rule=rule, junk_id=junk, **options)
+    if callable(metric) and isinstance(gallery, np.ndarray) and not gallery.flags.writeable:
+        right = right.clone()  # what a function does with it is not ours to know
+    distance = _whole(metric, right) if callable(metric) else _by_blocks(metric, right, op)
+    for rows in _blocks(queries, 8 * items, _BLOCK_BYTES):
+        accumulator.update(
+            distance(left[rows], rows.start), identities[rows], None if cameras is None else cameras[rows]
+        )
     return accumulator.report()
+
+
+_Distance = Callable[[Tensor, int], Tensor]  # of a block of queries, the first of which has that number
+
+
+def _whole(metric: Callable[[Tensor, Tensor], Tensor], gallery: Tensor) -> _Distance:
+    return lambda block, _: metric(block, gallery)
+
+
+def _by_blocks(metric: str, gallery: Tensor, op: str) -> _Distance:
+    """Distances by a block of the gallery at a time, which may be a mapped file, larger than memory."""
+
+    def distance(block: Tensor, first_row: int) -> Tensor:
+        block = comparable(block, metric, "query", op, first_row)
+        found = block.new_empty(len(block), len(gallery))
+        for columns in _blocks(*gallery.shape):
+            items = comparable(gallery[columns], metric, "gallery", op, columns.start)
+            found[:, columns] = measure(block, items, metric)
+        return found
+
+    return distance
+
+
+def _blocks(rows: int, width: int, most: int = _BLOCK) -> Iterator[slice]:
+    """Slices of rows of that width, of about ``most`` elements each."""
+    step = max(1, most // max(1, width))
+    for start in range(0, rows, step):
+        yield slice(start, min(start + step, rows))

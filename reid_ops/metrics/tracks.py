@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from reid_ops import _checks
+
 from . import _inputs
 from .ranking import evaluate_ranking
 from .report import RankingReport
@@ -35,9 +37,9 @@ def evaluate_tracks(
 
     Args:
         distance: image to image, ``(Q, G)``, smaller is better; as for ``evaluate_ranking``.
-        query_ids: identities ``(Q,)``, integers.
+        query_ids: identities ``(Q,)``, integers or names.
         gallery_ids: identities ``(G,)`` of the images.
-        gallery_tracks: the track of each image ``(G,)``, integers. A track has one identity and one camera.
+        gallery_tracks: the track of each image ``(G,)``, integers or names. A track has one identity and one camera.
         query_cameras: cameras ``(Q,)`` or None.
         gallery_cameras: cameras ``(G,)`` or None.
         reduce: ``"min"``, or ``"mean"`` of the distances to a track's images.
@@ -58,21 +60,22 @@ def evaluate_tracks(
     found = _inputs.as_torch(_inputs.matrix(distance, "distance", _OP))
     queries, items = found.shape
     _inputs.not_empty(queries, items, _OP)
-    identities = _inputs.integers(gallery_ids, "gallery_ids", items, _OP)
-    tracks = _inputs.integers(gallery_tracks, "gallery_tracks", items, _OP)
+    identities = _checks.label_array(gallery_ids, "gallery_ids", _OP, items)
+    tracks = _checks.label_array(gallery_tracks, "gallery_tracks", _OP, items)
     cameras = None
     if gallery_cameras is not None:
-        cameras = _inputs.integers(gallery_cameras, "gallery_cameras", items, _OP)
+        cameras = _checks.label_array(gallery_cameras, "gallery_cameras", _OP, items)
 
-    names, first, track = np.unique(tracks, return_index=True, return_inverse=True)
+    number = _checks.Labels(_OP).numbers(tracks, "gallery_tracks")
+    _, first, track = np.unique(number, return_index=True, return_inverse=True)
     for what, labels in (("identity", identities), ("camera", cameras)):
         if labels is not None and (labels != labels[first][track]).any():
-            name = names[track[(labels != labels[first][track]).argmax()]]
+            name = tracks[(labels != labels[first][track]).argmax()]
             raise ValueError(f"{_OP}: gallery_tracks must have one {what} each, but track {name} has several")
     order = np.argsort(first)  # tracks by first appearance
     place = np.argsort(order)[track]
     return evaluate_ranking(
-        _track_distances(found, torch.from_numpy(place).to(found.device), len(names), _REDUCTIONS[reduce]),
+        _track_distances(found, torch.from_numpy(place).to(found.device), len(first), _REDUCTIONS[reduce]),
         query_ids,
         identities[first[order]],
         query_cameras,

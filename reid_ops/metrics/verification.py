@@ -52,7 +52,7 @@ def verification_curve(
     gallery_cameras: Any = None,
     *,
     fars: Iterable[float] = (1e-4, 1e-3, 1e-2),
-    junk_id: int | None = -1,
+    junk_id: Any = -1,
     camera_rule: str = "same_identity",
     backend: str = "auto",
 ) -> VerificationReport:
@@ -63,7 +63,7 @@ def verification_curve(
 
     Args:
         distance: ``(Q, G)``, smaller is better; as for ``evaluate_ranking``.
-        query_ids: identities ``(Q,)``, integers.
+        query_ids: identities ``(Q,)``, integers or names.
         gallery_ids: identities ``(G,)``.
         query_cameras: cameras ``(Q,)`` or None.
         gallery_cameras: cameras ``(G,)`` or None.
@@ -87,13 +87,14 @@ def verification_curve(
         if not 0.0 <= rate <= 1.0:
             raise ValueError(f"{_OP}: fars must be in [0, 1], got {rate}")
     check_backend(backend, _OP)
-    _inputs.junk(junk_id, _OP)
-    pairs = _inputs.pairs(distance, query_ids, gallery_ids, query_cameras, gallery_cameras, camera_rule, _OP)
+    pairs = _inputs.pairs(
+        distance, query_ids, gallery_ids, query_cameras, gallery_cameras, camera_rule, junk_id, _OP
+    )
     found = _inputs.as_torch(pairs.distance)
     own, owner = (
         torch.from_numpy(part).to(found.device)
         for part in own_items(
-            pairs.identities, pairs.cameras, pairs.item_identities, pairs.item_cameras, junk_id
+            pairs.identities, pairs.cameras, pairs.item_identities, pairs.item_cameras, pairs.junk
         )
     )
     genuine = _wide(found[owner, own]).sort().values
@@ -104,7 +105,7 @@ def verification_curve(
 
     thresholds, multiplicity = genuine.unique_consecutive(return_counts=True)
     count = _count_on_host if runs_on_host(found, backend, _OP) else _count_by_torch
-    at_most, equal = count(found, pairs, junk_id, thresholds)
+    at_most, equal = count(found, pairs, thresholds)
     impostor = int(at_most.sum())
     if impostor == 0:
         raise ValueError(f"{_OP}: there is no impostor pair (other identity, not removed)")
@@ -124,11 +125,9 @@ def verification_curve(
     return VerificationReport(tar_at, threshold_at, auc, values_at, tar, far, len(genuine), impostor)
 
 
-def _count_on_host(
-    distance: Tensor, pairs: _inputs.Pairs, junk_id: int | None, thresholds: Tensor
-) -> tuple[Tensor, Tensor]:
+def _count_on_host(distance: Tensor, pairs: _inputs.Pairs, thresholds: Tensor) -> tuple[Tensor, Tensor]:
     """Impostors ``(T + 1,)`` by their lowest threshold not below them, and those equal to it."""
-    gallery = _extension._host.Gallery(pairs.item_identities, pairs.item_cameras, junk_id, pairs.rule)
+    gallery = _extension._host.Gallery(pairs.item_identities, pairs.item_cameras, pairs.junk, pairs.rule)
     at_most = np.zeros(len(thresholds) + 1, np.int64)
     equal = np.zeros_like(at_most)
     for start, block in host_blocks(distance):
@@ -144,9 +143,7 @@ def _count_on_host(
     return torch.from_numpy(at_most), torch.from_numpy(equal)
 
 
-def _count_by_torch(
-    distance: Tensor, pairs: _inputs.Pairs, junk_id: int | None, thresholds: Tensor
-) -> tuple[Tensor, Tensor]:
+def _count_by_torch(distance: Tensor, pairs: _inputs.Pairs, thresholds: Tensor) -> tuple[Tensor, Tensor]:
     """The same on any device."""
     query = _torch_ranks.Labels.on(distance.device, pairs.identities, pairs.cameras)
     gallery = _torch_ranks.Labels.on(distance.device, pairs.item_identities, pairs.item_cameras)
@@ -159,8 +156,8 @@ def _count_by_torch(
         if nan.any():
             raise _inputs.nan_error(start + int(nan.long().argmax()), _OP)
         labels = query.rows(rows)
-        match, removed = _torch_ranks.match_and_removed(labels, gallery, junk_id, pairs.rule)
-        values = _wide(distance[rows][~match & ~removed & _known(labels, junk_id)])
+        match, removed = _torch_ranks.match_and_removed(labels, gallery, pairs.junk, pairs.rule)
+        values = _wide(distance[rows][~match & ~removed & _known(labels, pairs.junk)])
         place = torch.searchsorted(thresholds, values)
         at_most += torch.bincount(place, minlength=len(at_most))
         tied = thresholds[place.clamp(max=len(thresholds) - 1)] == values

@@ -13,6 +13,7 @@ from .. import _checks
 from .inputs import check_pair, unit
 
 
+@_checks.takes_arrays
 @_checks.outside_autocast
 def expand_queries(
     query: Tensor,

@@ -31,6 +31,7 @@ class MahalanobisRanker:
         tensor([[5.]])
     """
 
+    @_checks.takes_arrays
     @_checks.outside_autocast
     def __init__(self, matrix: Tensor, *, project: bool = False) -> None:
         op = type(self).__name__
@@ -57,11 +58,13 @@ class MahalanobisRanker:
         self.projection = (vectors[:, kept] * values[kept].sqrt()).to(matrix.dtype)  # M = P P^T
 
     @property
+    @_checks.takes_arrays
     @_checks.outside_autocast
     def matrix(self) -> Tensor:
         """M ``(D, D)`` as used."""
         return self.projection @ self.projection.T
 
+    @_checks.takes_arrays
     @_checks.outside_autocast
     def distance(self, query: Tensor, gallery: Tensor) -> Tensor:
         """Distances ``(Q, G)`` of features ``(Q, D)`` and ``(G, D)``, from 0; not square-rooted."""
@@ -112,9 +115,10 @@ class XQDA:
         self.metric: Tensor | None = None
         self.eigenvalues: Tensor | None = None
 
+    @_checks.takes_arrays
     @_checks.outside_autocast
-    def fit(self, first: Tensor, second: Tensor, first_ids: Tensor, second_ids: Tensor) -> XQDA:
-        """Learns from features ``(n, D)`` and ``(m, D)`` of two views and their identities (integers).
+    def fit(self, first: Tensor, second: Tensor, first_ids: Any, second_ids: Any) -> XQDA:
+        """Learns from features ``(n, D)`` and ``(m, D)`` of two views, and identities: integers or names.
 
         Computes in float64 on the features' device; returns itself.
 
@@ -124,8 +128,9 @@ class XQDA:
         """
         first, second = check_pair(first, second, "XQDA", ("first", "second"), ("n", "m"))
         dtype, device = first.dtype, first.device
+        numbers = _checks.Labels("XQDA")
         labels = [
-            _labels(ids, f"{name}_ids", len(view), device)
+            torch.from_numpy(numbers.numbers(ids, f"{name}_ids", len(view))).to(device)
             for ids, name, view in ((first_ids, "first", first), (second_ids, "second", second))
         ]
         left, right = first.double(), second.double()
@@ -157,9 +162,13 @@ class XQDA:
         self.metric, self.eigenvalues = metric.to(dtype), values[:rank].to(dtype)
         return self
 
+    @_checks.takes_arrays
     @_checks.outside_autocast
     def distance(self, query: Tensor, gallery: Tensor) -> Tensor:
-        """Distances ``(Q, G)``, smaller is better; below 0 where M is not positive semi-definite."""
+        """Distances ``(Q, G)``, smaller is better; below 0 where M is not positive semi-definite.
+
+        An array if ``query`` is one.
+        """
         if self.subspace is None or self.metric is None:
             raise RuntimeError("XQDA: fit must be called before distance")
         query, gallery = check_pair(query, gallery, "XQDA")
@@ -195,12 +204,3 @@ def _covariances(
     if different == 0:
         raise ValueError("XQDA: first_ids and second_ids must hold two identities or more, got one")
     return within / same, (total - within) / different
-
-
-def _labels(values: Any, argument: str, size: int, device: torch.device) -> Tensor:
-    labels = torch.as_tensor(values, device=device)
-    if labels.is_floating_point() or labels.dtype == torch.bool:
-        raise TypeError(f"XQDA: {argument} must be integers, got {_checks.dtype_name(labels.dtype)}")
-    if labels.shape != (size,):
-        raise ValueError(f"XQDA: {argument} must have shape ({size},), got {tuple(labels.shape)}")
-    return labels.long()

@@ -17,6 +17,7 @@ _LEAST_REFINED = 100  # of them at least, where they are chosen by codes
 _LINKS = 32  # of an HNSW node
 _BUILD_EFFORT = 128
 _LEAST_FOR_BYTES = 39 * 256  # items that 256 centroids per sub-quantiser want
+LEAST = 16  # items that codes of four bits can be trained with; fewer are searched exactly
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class Approximate:
 
     @staticmethod
     def build(kind: str, metric: str, vectors: np.ndarray) -> Approximate:
-        """Trains on the vectors, then adds them."""
+        """Trains on the vectors, at least :data:`LEAST`, then adds them."""
         faiss = import_faiss()
         count, length = vectors.shape
         measure = faiss.METRIC_INNER_PRODUCT if metric == "cosine" else faiss.METRIC_L2
@@ -81,8 +82,6 @@ class Approximate:
                 index = faiss.IndexIVFFlat(coarse, length, lists, measure)
             else:
                 bits = 8 if count >= _LEAST_FOR_BYTES else 4
-                if count < 2**bits:
-                    raise ValueError(f"GalleryIndex: ivfpq needs at least {2**bits} items, got {count}")
                 index = faiss.IndexIVFPQ(coarse, length, lists, _subquantizers(length), bits, measure)
             index.cp.min_points_per_centroid = 1  # small galleries are as the user wants them: no warning
             if kind == "ivfpq":
@@ -147,7 +146,8 @@ class Approximate:
             if effort not in tried:
                 found = find(effort)
                 hits = (truth[:, :, None] == found[:, None, :]) & (truth[:, :, None] >= 0)
-                tried[effort] = float(hits.any(2).sum() / max(1, int((truth >= 0).sum())))
+                wanted = int((truth >= 0).sum())
+                tried[effort] = float(hits.any(2).sum() / wanted) if wanted else 1.0
             return tried[effort]
 
         low, high = 0, 1

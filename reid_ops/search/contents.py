@@ -83,7 +83,7 @@ class Contents:
         slots = self._known(check_integers(ids, "ids"))
         self._rows.kill(slots)
         if self.kind == "flat" and self._rows.dead > REBUILD_DEAD * self._rows.count:
-            self._rows.compact()
+            self._rows = self._rows.compacted()
             self._placed = ()
 
     def update(self, ids: Any, features: Any, cameras: Any = None) -> None:
@@ -105,25 +105,24 @@ class Contents:
                 self._approximate.add(vectors)
         self._placed = ()
 
-    def _allowed(self, only: Any, exclude: Any) -> np.ndarray | None:
-        rows = self._rows
+    def _allowed(self, rows: Rows, only: Any, exclude: Any) -> np.ndarray | None:
         if only is None and exclude is None and rows.dead == 0:
             return None
         allowed = rows.alive.copy()
         if only is not None:
             chosen = np.zeros_like(allowed)
-            chosen[self._known(np.unique(check_integers(only, "only")), "only")] = True
+            chosen[self._known(np.unique(check_integers(only, "only")), "only", rows)] = True
             allowed &= chosen
         if exclude is not None:
             slots = rows.find(check_integers(exclude, "exclude"))
             allowed[slots[slots >= 0]] = False
         return allowed
 
-    def _known(self, names: np.ndarray, argument: str = "ids") -> np.ndarray:
+    def _known(self, names: np.ndarray, argument: str = "ids", rows: Rows | None = None) -> np.ndarray:
         repeated = first_repeated(names)
         if repeated is not None:
             raise ValueError(f"{_OP}: {argument} must not repeat, but {repeated} does")
-        slots = self._rows.find(names)
+        slots = (self._rows if rows is None else rows).find(names)
         if (slots < 0).any():
             unknown = names[(slots < 0).argmax()]
             raise ValueError(f"{_OP}: {argument} must be in the index, but {unknown} is not")

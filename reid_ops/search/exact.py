@@ -7,9 +7,9 @@ lost a candidate, more are taken until it can't have.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import math
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -131,7 +131,7 @@ def _candidates(
         measure = faiss.METRIC_INNER_PRODUCT if inner else faiss.METRIC_L2
         keys, slots = faiss.knn(query, gallery.vectors, wanted, measure)
         return np.where(slots < 0, np.inf, -keys if inner else keys).astype(np.float64), slots
-    with _full_precision():
+    with _full_precision:
         return _torch_candidates(gallery, query, cameras, wanted)
 
 
@@ -182,23 +182,38 @@ def _runs(gallery: Gallery) -> Iterator[tuple[int, Tensor]]:
             yield index * _ROWS, torch.from_numpy(block if block.flags.writeable else np.array(block))
 
 
-@contextlib.contextmanager
-def _full_precision() -> Iterator[None]:
+class _FullPrecision:
     """No TF32 on CUDA, no bfloat16 in oneDNN: their few digits would lose candidates.
 
     By the settings of each backend: those that came before them (``allow_tf32``) don't give "medium" back,
-    and raise where a program has used the new ones.
+    and raise where a program has used the new ones. They are the process's: the first of several threads
+    lowers them, the last puts them back.
     """
-    backends: Any = torch.backends  # its stubs don't have all
-    settings = (backends.cuda.matmul, backends.mkldnn.matmul)
-    before = [(setting, setting.fp32_precision) for setting in settings]
-    lowered = [(setting, value) for setting, value in before if value in ("tf32", "bf16")]
-    for setting, _ in lowered:
-        setting.fp32_precision = "ieee"
-    try:
-        yield
-    finally:
-        for setting, value in lowered:
-            setting.fp32_precision = "none"  # as torch.backends.fp32_precision has it
-            if setting.fp32_precision != value:
-                setting.fp32_precision = value
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._before: list[tuple[Any, str]] = []
+
+    def __enter__(self) -> None:
+        backends: Any = torch.backends  # its stubs don't have all
+        settings = (backends.cuda.matmul, backends.mkldnn.matmul)
+        with self._lock:
+            self._inside += 1
+            if self._inside == 1:
+                before = [(setting, setting.fp32_precision) for setting in settings]
+                self._before = [(setting, value) for setting, value in before if value in ("tf32", "bf16")]
+                for setting, _ in self._before:
+                    setting.fp32_precision = "ieee"
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                for setting, value in self._before:
+                    setting.fp32_precision = "none"  # as torch.backends.fp32_precision has it
+                    if setting.fp32_precision != value:
+                        setting.fp32_precision = value
+
+
+_full_precision = _FullPrecision()

@@ -84,7 +84,7 @@ class Files(Contents, ABC):
     def _write(self, path: Path) -> None:
         """Saves under a lock that is held."""
         if self.kind == "flat" and self._rows.dead and not self._mapped:
-            self._rows.compact()
+            self._rows = self._rows.compacted()
             self._placed = ()
         rows = self._rows
         facts = {

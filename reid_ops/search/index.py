@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import threading
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from reid_ops.k_reciprocal import k_reciprocal_rerank
 from reid_ops.k_reciprocal.definition import MAX_K1, check_numbers, expansion
 
 from . import exact
-from .approximate import KINDS, Approximate, RecallReport, import_faiss
+from .approximate import KINDS, LEAST, Approximate, RecallReport, import_faiss
 from .contents import REBUILD_DEAD
 from .files import Files
 from .rows import NO_CAMERA, Rows, check_features
@@ -56,8 +57,9 @@ class GalleryIndex(Files):
         TypeError, ValueError: an argument is of the wrong kind or out of range.
         RuntimeError: faiss is needed and not installed.
 
-    Not to be changed by one thread while another one searches. Any number of processes may read a file that
-    one writes: see :meth:`save`.
+    Any number of threads may search at once; of their first searches one trains an approximate kind, and the
+    others wait. Not to be changed by one thread while another one searches. Any number of processes may read
+    a file that one writes: see :meth:`save`.
 
     Example:
         >>> index = GalleryIndex(2)
@@ -107,6 +109,17 @@ class GalleryIndex(Files):
         self._placed: tuple[tuple[int, Tensor], ...] = ()
         self._mapped = False
         self._source = None
+        self._building = threading.RLock()
+
+    def __repr__(self) -> str:
+        options = f"metric={self.metric!r}, kind={self.kind!r}, device={str(self.device)!r}"
+        return f"<GalleryIndex({self.dim}, {options}) of {len(self)} items>"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_building"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _building=threading.RLock())
 
     # --------------------------------------------------------------------------------------- search
 
@@ -129,12 +142,10 @@ class GalleryIndex(Files):
             arrays.
 
         Raises:
-            TypeError, ValueError: an argument is refused (NaN and infinities name their row), or the index is
-                empty.
+            TypeError, ValueError: an argument is refused (NaN and infinities name their row).
         """
-        found_scores, slots = self._search(query, k, cameras, only, exclude)
-        names = np.where(slots >= 0, self._rows.ids[np.maximum(slots, 0)], -1)
-        return _like(query, found_scores, names)
+        found_scores, slots, rows = self._search(query, k, cameras, only, exclude)
+        return _like(query, found_scores, _names(rows, slots))
 
     def rerank(
         self,
@@ -179,9 +190,9 @@ class GalleryIndex(Files):
         if candidates is None:
             candidates = max(10 * k, 5 * k1, 100)
         _checks.check_integer(candidates, "candidates", k, 1 << 31, _OP)
-        _, slots = self._search(query, min(candidates, len(self)), cameras, only, exclude)
+        _, slots, table = self._search(query, candidates, cameras, only, exclude)
         vectors = check_features(query, "query", self.dim, self.metric == "cosine")
-        k = min(k, len(self))
+        k = min(k, table.living)
         distances = np.full((len(vectors), k), np.nan, np.float32)
         names = np.full((len(vectors), k), -1, np.int64)
         for row, found in enumerate(slots):
@@ -190,12 +201,12 @@ class GalleryIndex(Files):
                 continue
             values, order = k_reciprocal_rerank(
                 torch.from_numpy(vectors[row : row + 1]).to(self.device),
-                torch.from_numpy(self._rows.vectors[found]).to(self.device),
+                torch.from_numpy(table.vectors[found]).to(self.device),
                 k1=k1, k2=k2, lambda_value=lambda_value, topk=min(k, len(found)),
             )  # fmt: skip
             width = values.shape[1]
             distances[row, :width] = values[0].cpu().numpy()
-            names[row, :width] = self._rows.ids[found[order[0].cpu().numpy()]]
+            names[row, :width] = table.ids[found[order[0].cpu().numpy()]]
         return _like(query, distances, names)
 
     def build(self, *, queries: Any = None, k: int = 10) -> RecallReport | None:
@@ -208,18 +219,22 @@ class GalleryIndex(Files):
             k: neighbours that recall counts, from 1.
 
         Returns:
-            What was measured, also at :attr:`recall_report`; None for a flat index.
+            What was measured, also at :attr:`recall_report`; None for a flat index, and for fewer than 16
+            items, which every kind searches exactly.
         """
         _checks.check_integer(k, "k", 1, 1 << 31, _OP)
         if self.kind == "flat":
             return None
-        if len(self) == 0:
-            raise ValueError(f"{_OP}: the index is empty")
-        if self._rows.dead:
+        with self._building:
+            return self._build(queries, k)
+
+    def _build(self, queries: Any, k: int) -> RecallReport | None:
+        """Rows and what is trained on them are put in place at the end, for searches of other threads."""
+        rows = self._rows
+        if rows.dead:
             self._check_writable()
-            self._rows.compact()
-        vectors = self._rows.vectors
-        self._approximate = Approximate.build(self.kind, self.metric, vectors)
+            rows = rows.compacted()
+        vectors = rows.vectors
         itself = None
         if queries is None:
             itself = np.random.default_rng(0).choice(len(vectors), min(_SAMPLE, len(vectors)), replace=False)
@@ -228,17 +243,22 @@ class GalleryIndex(Files):
             sample = check_features(queries, "queries", self.dim, self.metric == "cosine")
             if len(sample) == 0:
                 raise ValueError(f"{_OP}: queries must have at least one row")
+        if len(vectors) < LEAST:
+            self._rows, self._approximate = rows, None
+            return None
+        approximate = Approximate.build(self.kind, self.metric, vectors)
+        gallery = self._gallery(rows, None)
         wanted = min(k + (itself is not None), len(vectors))
-        truth = exact.search(self._gallery(None), sample, None, wanted, self._engine())[1]
+        truth = exact.search(gallery, sample, None, wanted, self._engine())[1]
         if itself is not None:
             truth[truth == itself[:, None]] = -1
-        approximate = self._approximate
 
         def find(effort: int) -> np.ndarray:
             approximate.effort = effort
-            return self._best_candidates(sample, wanted, None)[1]
+            return _best_candidates(approximate, gallery, sample, wanted)[1]
 
         report = approximate.tune(self.recall, k, truth, find)
+        self._rows, self._approximate = rows, approximate
         self._to_gpus()
         return report
 
@@ -251,64 +271,56 @@ class GalleryIndex(Files):
 
     def _search(
         self, query: Any, k: int, cameras: Any, only: Any, exclude: Any
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Scores and positions ``(Q, min(k, N))``."""
+    ) -> tuple[np.ndarray, np.ndarray, Rows]:
+        """Scores and positions ``(Q, min(k, N))``, and the table that these are of."""
         _checks.check_integer(k, "k", 1, 1 << 31, _OP)
         vectors = check_features(query, "query", self.dim, self.metric == "cosine")
-        if len(self) == 0:
-            raise ValueError(f"{_OP}: the index is empty")
-        k = min(k, len(self))
         seen = self._check_cameras(cameras, len(vectors))
-        allowed = self._allowed(only, exclude)
-        if self.kind == "flat":
-            return exact.search(self._gallery(allowed), vectors, seen, k, self._engine())
-        self._ensure_built(k)
-        allowed = self._allowed(only, exclude)  # building may have dropped dead rows
+        rows, approximate = self._ready(k)
+        k = min(k, rows.living)
+        allowed = self._allowed(rows, only, exclude)
+        if k == 0:
+            return np.empty((len(vectors), 0), np.float32), np.empty((len(vectors), 0), np.int64), rows
+        if approximate is None:
+            return *exact.search(self._gallery(rows, allowed), vectors, seen, k, self._engine()), rows
         if seen is None:
-            return self._search_group(vectors, k, allowed)
+            return *self._search_group(rows, approximate, vectors, k, allowed), rows
         scores = np.empty((len(vectors), k), np.float32)
         slots = np.empty((len(vectors), k), np.int64)
         for camera in np.unique(seen):
             group = seen == camera
             mask = allowed
             if camera != NO_CAMERA:
-                other = self._rows.cameras != camera
+                other = rows.cameras != camera
                 mask = other if allowed is None else allowed & other
-            scores[group], slots[group] = self._search_group(vectors[group], k, mask)
-        return scores, slots
+            scores[group], slots[group] = self._search_group(rows, approximate, vectors[group], k, mask)
+        return scores, slots, rows
 
     def _search_group(
-        self, vectors: np.ndarray, k: int, allowed: np.ndarray | None
+        self, rows: Rows, approximate: Approximate, vectors: np.ndarray, k: int, allowed: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
         """An approximate search under one filter; exact where the filter leaves few items."""
+        gallery = self._gallery(rows, allowed)
         if allowed is not None and allowed.sum() <= max(_FEW * len(allowed), k):
-            return exact.search(self._gallery(allowed), vectors, None, k, self._engine())
-        return self._best_candidates(vectors, k, allowed)
+            return exact.search(gallery, vectors, None, k, self._engine())
+        return _best_candidates(approximate, gallery, vectors, k)
 
-    def _best_candidates(
-        self, vectors: np.ndarray, k: int, allowed: np.ndarray | None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        assert self._approximate is not None
-        candidates = self._approximate.candidates(vectors, k, allowed)
-        scores, slots, _ = exact.rescore(self._gallery(allowed), vectors, candidates)
-        missing = max(0, k - slots.shape[1])
-        padding = ((0, 0), (0, missing))
-        return (
-            np.pad(scores[:, :k], padding, constant_values=np.nan),
-            np.pad(slots[:, :k], padding, constant_values=-1),
-        )
+    def _ready(self, k: int) -> tuple[Rows, Approximate | None]:
+        """The table and, of an approximate kind, what is trained on it: one belongs to the other."""
+        if self.kind == "flat":
+            return self._rows, None
+        with self._building:
+            built, rows = self._approximate, self._rows
+            if built is None:
+                stale = rows.living >= LEAST
+            else:
+                stale = rows.living > _REBUILD_GROWTH * max(1, built.trained_on)
+                stale = (stale or rows.dead > REBUILD_DEAD * rows.count) and not self._mapped
+            if stale:
+                self.build(k=min(max(k, _LEAST_COUNTED), _MOST_COUNTED))
+            return self._rows, self._approximate
 
-    def _ensure_built(self, k: int) -> None:
-        built = self._approximate
-        if built is not None:
-            stale = self._rows.living > _REBUILD_GROWTH * max(1, built.trained_on)
-            stale = stale or self._rows.dead > REBUILD_DEAD * self._rows.count
-            if not stale or self._mapped:
-                return
-        self.build(k=min(max(k, _LEAST_COUNTED), _MOST_COUNTED))
-
-    def _gallery(self, allowed: np.ndarray | None) -> exact.Gallery:
-        rows = self._rows
+    def _gallery(self, rows: Rows, allowed: np.ndarray | None) -> exact.Gallery:
         spread = self.device.type == "cuda" or self.shards > 1
         # A mapped gallery may be too large for any memory: it is searched block by block as it is read.
         if (
@@ -350,6 +362,24 @@ def _shards(shards: int | None, device: torch.device) -> int:
     if device.type == "cuda" and shards > torch.cuda.device_count():
         raise ValueError(f"{_OP}: shards must be at most the {torch.cuda.device_count()} GPUs, got {shards}")
     return shards
+
+
+def _best_candidates(
+    approximate: Approximate, gallery: exact.Gallery, vectors: np.ndarray, k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scores and positions ``(Q, k)`` of what the approximate search finds."""
+    candidates = approximate.candidates(vectors, k, gallery.allowed)
+    scores, slots, _ = exact.rescore(gallery, vectors, candidates)
+    padding = ((0, 0), (0, max(0, k - slots.shape[1])))
+    return (
+        np.pad(scores[:, :k], padding, constant_values=np.nan),
+        np.pad(slots[:, :k], padding, constant_values=-1),
+    )
+
+
+def _names(rows: Rows, slots: np.ndarray) -> np.ndarray:
+    """Identifiers of positions, -1 where there is none."""
+    return np.where(slots >= 0, rows.ids[np.maximum(slots, 0)], -1) if rows.count else slots
 
 
 def _like(query: Any, scores: np.ndarray, names: np.ndarray) -> tuple[Any, Any]:

@@ -17,7 +17,7 @@ LARGEST_SQUARE = float(np.finfo(np.float32).max) / 16
 
 
 class Rows:
-    """Columns of a growing table. Rows that were removed stay until :meth:`compact`, marked dead."""
+    """Columns of a growing table. Rows that were removed stay, marked dead, until it is :meth:`compacted`."""
 
     def __init__(self, dim: int) -> None:
         self._vectors: np.ndarray = np.empty((0, dim), np.float32)
@@ -87,12 +87,14 @@ class Rows:
         self.dead += len(slots)
         self._order = None
 
-    def compact(self) -> None:
-        """Drops dead rows; the others keep their order and move up."""
+    def compacted(self) -> Rows:
+        """A table without the dead rows; the others keep their order and move up.
+
+        Another one, since somebody may be searching this one.
+        """
         kept = self.alive
-        self._vectors, self._ids, self._cameras = self.vectors[kept], self.ids[kept], self.cameras[kept]
-        self._alive = np.ones(len(self._ids), bool)
-        self.count, self.dead, self._order = len(self._ids), 0, None
+        ids = self.ids[kept]
+        return Rows.of(self.vectors[kept], ids, self.cameras[kept], np.ones(len(ids), bool))
 
     def find(self, ids: np.ndarray) -> np.ndarray:
         """Positions of identifiers, -1 where there is no living row of that name."""

@@ -264,12 +264,10 @@ class Index:
 # One case a line, however long.
 # ruff: noqa: E501
 BAD = {
-    "query is no tensor": ({"query": [[1.0]]}, TypeError, r"query must be a torch.Tensor, got list"),
+    "query is no tensor": ({"query": [[1.0]]}, TypeError, r"query must be a torch.Tensor or a numpy array of floats, got list"),
     "query rank": ({"query": torch.zeros(3)}, ValueError, r"query must have shape \(N, D\), got \(3,\)"),
     "integer gallery": ({"gallery": torch.zeros(5, 3).int()}, TypeError, r"gallery must be float32.*got int32"),
-    "empty query": ({"query": torch.zeros(0, 3)}, ValueError, r"query must not be empty, got shape \(0, 3\)"),
-    "empty gallery": ({"gallery": torch.zeros(0, 3)}, ValueError, r"gallery must not be empty, got shape \(0, 3\)"),
-    "no features": ({"query": torch.zeros(2, 0), "gallery": torch.zeros(5, 0)}, ValueError, r"query must not be empty"),
+    "no features": ({"query": torch.zeros(2, 0), "gallery": torch.zeros(5, 0)}, ValueError, r"query must have columns"),
     "lengths": ({"gallery": torch.zeros(5, 4)}, ValueError, r"gallery must have features of query's length \(3\), got 4"),
     "dtypes": ({"gallery": torch.zeros(5, 3).double()}, TypeError, r"gallery must have the dtype of query \(float32\), got float64"),
     "devices": ({"gallery": torch.zeros(5, 3, device="meta")}, ValueError, r"gallery must be on the device of query \(cpu\), got meta"),
@@ -326,8 +324,25 @@ def test_bad_distances() -> None:
         rerank(q_g, q_q, g_g, blend="cosine")
     with pytest.raises(ValueError, match="k2 must not exceed k1"):
         reid_ops.jaccard_distance(g_g, k1=2, k2=3)
-    with pytest.raises(ValueError, match="features must not be empty"):
-        reid_ops.jaccard_distance(torch.zeros(0, 3))
+    with pytest.raises(ValueError, match="features must have columns"):
+        reid_ops.jaccard_distance(torch.zeros(3, 0))
+
+
+@pytest.mark.parametrize(("queries", "gallery"), [(0, 5), (3, 0), (0, 0)])
+def test_nothing_to_rank(backend: Backend, queries: int, gallery: int) -> None:
+    q, g = torch.rand(queries, 4, device=backend.device), torch.rand(gallery, 4, device=backend.device)
+    assert reid_ops.k_reciprocal_rerank(q, g).shape == (queries, gallery)
+    values, indices = reid_ops.k_reciprocal_rerank(q, g, topk=4)
+    assert values.shape == indices.shape == (queries, min(4, gallery))
+    assert indices.dtype == torch.int64
+    matrices = (torch.cdist(*pair) for pair in ((q, g), (q, q), (g, g)))
+    assert reid_ops.k_reciprocal_rerank_from_distance(*matrices).shape == (queries, gallery)
+
+
+def test_no_items_have_no_distances(backend: Backend) -> None:
+    nobody = torch.zeros(0, 3, device=backend.device)
+    assert reid_ops.jaccard_distance(nobody).shape == (0, 0)
+    assert reid_ops.jaccard_distance(nobody, sparse=True).to_dense().shape == (0, 0)
 
 
 OPERATOR_ERRORS = {

@@ -265,7 +265,7 @@ def test_nan_names_its_row(backend: str, dtype: Any) -> None:
         ((D[:, :0], [1, 1], []), {}, ValueError, "at least one item"),
         ((D, [1], [1, 1, 1]), {}, ValueError, r"query_ids must have shape \(2,\), got \(1,\)"),
         ((D, [1, 1], [1, 1]), {}, ValueError, r"gallery_ids must have shape \(3,\)"),
-        ((D, [1.0, 1.0], [1, 1, 1]), {}, TypeError, "query_ids must be integers, got float64"),
+        ((D, [1.0, 1.0], [1, 1, 1]), {}, TypeError, "query_ids must be integers or names, got float64"),
         ((D, [1, 1], [1, 1, 1], [0, 0]), {}, ValueError, "query_cameras was given without gallery_cameras"),
         ((D, [1, 1], [1, 1, 1], None, [0] * 3), {}, ValueError, "gallery_cameras was given without"),
         ((D, [1, 1], [1, 1, 1]), {"ranks": (0,)}, ValueError, "ranks must be at least 1"),

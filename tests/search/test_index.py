@@ -362,8 +362,6 @@ NAN = np.array([[1, 1, 1, 1], [1, np.nan, 1, 1]], np.float32)
         (lambda i: GalleryIndex(4, recall=0.0), ValueError, "recall must be in"),
         (lambda i: GalleryIndex(4, shards=0), ValueError, "shards must be in"),
         (lambda i: GalleryIndex(4, device="meta"), ValueError, "device must be"),
-        (lambda i: GalleryIndex(4).search(ONE, 1), ValueError, "index is empty"),
-        (lambda i: GalleryIndex(4, kind="ivf").build(), ValueError, "index is empty"),
     ],
 )
 def test_bad_arguments_change_nothing(call: Any, error: type[Exception], message: str) -> None:
