@@ -39,7 +39,7 @@ def evaluate_tracks(
         distance: image to image, ``(Q, G)``, smaller is better; as for ``evaluate_ranking``.
         query_ids: identities ``(Q,)``, integers or names.
         gallery_ids: identities ``(G,)`` of the images.
-        gallery_tracks: the track of each image ``(G,)``, integers or names. A track has one identity and one camera.
+        gallery_tracks: the track of each image ``(G,)``, integers or names; of one identity and one camera.
         query_cameras: cameras ``(Q,)`` or None.
         gallery_cameras: cameras ``(G,)`` or None.
         reduce: ``"min"``, or ``"mean"`` of the distances to a track's images.

@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from .approximate import Approximate
-from .rows import NO_CAMERA, Rows, check_features, check_integers, first_repeated
+from .rows import NO_CAMERA, Rows, check_features, check_integers, check_items, first_repeated
 
 _OP = "GalleryIndex"
 REBUILD_DEAD = 0.25  # an index is put in order again when this share of its rows is dead
@@ -48,7 +48,8 @@ class Contents:
 
         Args:
             features: ``(n, D)``, numpy or torch, any floating type; kept as float32.
-            ids: identifiers ``(n,)``, integers from 0, new and each once; None: running numbers.
+            ids: identifiers ``(n,)`` of the items, not of those on them: integers from 0, new and each once;
+                None: running numbers. Keep names and identities beside the index, by identifier.
             cameras: ``(n,)``, integers from -1 (unknown); None: unknown.
 
         Returns:
@@ -62,10 +63,13 @@ class Contents:
                 raise ValueError(f"{_OP}: ids must be given: the running numbers end at 2**63 - 1")
             names = self._next_id + np.arange(size, dtype=np.int64)
         else:
-            names = check_integers(ids, "ids", size, 0)
+            names = check_items(ids, size)
             repeated = first_repeated(names)
             if repeated is not None:
-                raise ValueError(f"{_OP}: ids must not repeat, but {repeated} does")
+                raise ValueError(
+                    f"{_OP}: ids must not repeat, but {repeated} does: they are of items, such as images; "
+                    "identities are kept beside the index, as in identities[ids]"
+                )
             there = self._rows.find(names) >= 0
             if there.any():
                 raise ValueError(f"{_OP}: id {names[there.argmax()]} is in the index already; use update")

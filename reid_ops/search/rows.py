@@ -178,6 +178,16 @@ def check_integers(
     return _checks.integer_array(values, argument, "GalleryIndex", size, least)
 
 
+def check_items(ids: Any, size: int) -> np.ndarray:
+    """Identifiers of new items, int64 ``(size,)``; names are refused with what to do about them."""
+    if not isinstance(ids, Tensor) and np.asarray(ids).dtype.kind in "OUST":
+        raise TypeError(
+            "GalleryIndex: ids must be integers, got names: number the items, as ids=range(len(names)), and "
+            "find names again by names[ids]"
+        )
+    return check_integers(ids, "ids", size, 0)
+
+
 def first_repeated(ids: np.ndarray) -> int | None:
     """An identifier that occurs twice, or None."""
     values, counts = np.unique(ids, return_counts=True)

@@ -117,3 +117,12 @@ def test_an_index_can_be_pickled() -> None:
     index.add(features(20, 8))
     copy = pickle.loads(pickle.dumps(index))
     assert np.array_equal(copy.search(features(2, 8), 3)[1], index.search(features(2, 8), 3)[1])
+
+
+def test_names_are_refused_with_what_to_do() -> None:
+    index = GalleryIndex(8)
+    with pytest.raises(TypeError, match=r"ids must be integers, got names: number the items, .*names\[ids\]"):
+        index.add(features(2, 8), ids=["bella", "max"])
+    with pytest.raises(ValueError, match=r"must not repeat, but 8 does: they are .*identities\[ids\]"):
+        index.add(features(3, 8), ids=[7, 8, 8])
+    assert len(index) == 0
