@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from ..damage import report_damage
 from ..records import JUNK, ImageRecord
 
 #: Made by file servers and systems: thumbnails, forks, what was thrown away.
@@ -49,12 +50,12 @@ def list_images(folder: Path, name: str) -> list[Path]:
             if not named_so or entry.is_dir():
                 continue
             if not entry.is_file():
-                raise ValueError(
-                    f"{name}: {entry.path} must be a file, not a pipe, a device or a broken link"
-                )
-            if entry.stat().st_size == 0:
-                raise ValueError(f"{name}: {entry.path} is an empty file")
-            images.append(Path(entry.path))
+                kinds = "a pipe, a device or a broken link"
+                report_damage(ValueError(f"{name}: {entry.path} must be a file, not {kinds}"))
+            elif entry.stat().st_size == 0:
+                report_damage(ValueError(f"{name}: {entry.path} is an empty file"))
+            else:
+                images.append(Path(entry.path))
     return sorted(images)
 
 

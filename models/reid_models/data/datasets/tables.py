@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from ..damage import report_damage
 from ..records import Box, ReidDataset, RetrievalSplit, identities
 from .naming import Named, is_unknown, known_only, number_records
 from .splitting import SplitRule, check_fraction, split_at_random, with_protocol
@@ -190,9 +191,11 @@ def read_table(file: Path, name: str, splits: Mapping[str, str]) -> list[Row]:
                 raise ValueError(f"{name}: {where}: split must be {_either(splits)}, got {split!r}")
             image = file.parent / row["path"]
             if not image.is_file():
-                raise FileNotFoundError(f"{name}: {where}: {image} does not exist")
+                report_damage(FileNotFoundError(f"{name}: {where}: {image} does not exist"))
+                continue
             if image.stat().st_size == 0:
-                raise ValueError(f"{name}: {where}: {image} is an empty file")
+                report_damage(ValueError(f"{name}: {where}: {image} is an empty file"))
+                continue
             box = _box(row, f"{name}: {where}")
             named = Named(str(image), row["identity"], row.get("camera") or "", box, row.get("date") or "")
             found.append(Row(named, splits[split] if split else "", rows.line_num))
