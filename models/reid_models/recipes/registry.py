@@ -33,6 +33,8 @@ class Recipe:
         source: the paper's table and row, or the file.
         measure: how the targets are measured, where it is not the default: ``metric`` and ``ranking``
             (``"plain"`` or ``"reranked"``).
+        computed: what the network costs by counting, without a run: ``parameters``, ``gflops``, ``depth``,
+            ``feature_length``, ``megabytes``.
         paper: whose recipe it is, in words; "" for a file of one's own.
     """
 
@@ -43,6 +45,7 @@ class Recipe:
     source: str = ""
     paper: str = ""
     measure: Mapping[str, str] = field(default_factory=dict)
+    computed: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,14 @@ def load_recipe(name_or_path: str | os.PathLike[str]) -> Recipe:
     layers = [content["base"], *(content["parts"][part] for part in row["parts"])]
     config: dict[str, Any] = functools.reduce(merged, layers, {})
     return Recipe(
-        name, row["title"], config, targets_of(row), row["source"], content["paper"], row.get("measure") or {}
+        name,
+        row["title"],
+        config,
+        targets_of(row),
+        row["source"],
+        content["paper"],
+        measure=row.get("measure") or {},
+        computed=row.get("computed") or {},
     )
 
 
@@ -165,8 +175,9 @@ def _read_book(room: str, file: Path) -> Book:
         lacking = [key for key in ("title", "parts", "source") if key not in row]
         if lacking:
             raise ValueError(f"{file}: the recipe {name} must have {', '.join(lacking)}")
-        if not isinstance(row.get("targets") or {}, dict):
-            raise ValueError(f"{file}: targets of {name} must be numbers by name, got {row['targets']}")
+        for key in ("targets", "computed"):
+            if not isinstance(row.get(key) or {}, dict):
+                raise ValueError(f"{file}: {key} of {name} must be numbers by name, got {row[key]}")
     return Book(room, file, content)
 
 

@@ -14,8 +14,12 @@ SHARES: Mapping[str, str] = MappingProxyType(
 )  # fmt: skip
 #: Costs, as they are.
 COSTS: Mapping[str, str] = MappingProxyType(
-    {"seconds": "seconds", "megabytes": "MB", "parameters": "parameters, M", "gflops": "GFLOPs"}
-)
+    {
+        "seconds": "seconds", "megabytes": "MB", "parameters": "parameters, M", "gflops": "GFLOPs",
+        "depth": "depth", "feature_length": "feature length", "images_per_second": "images/s",
+        "efficiency": "ES",
+    }
+)  # fmt: skip
 HEADINGS: Mapping[str, str] = MappingProxyType({**SHARES, **COSTS})
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from reid_models import create_model
+from reid_models import create_model, list_recipes, load_recipe
 from reid_models.papers.henet.efficiency import TABLE_1, measure_efficiency, score, volume
 
 
@@ -28,6 +28,20 @@ def test_volumes_of_the_papers_models(recovery: tuple[int, int] | None, bare: fl
         model = create_model("henet", 751, recovery=recovery)
     assert round(volume(model), 1) == bare
     assert round(volume(model, classifiers=True), 1) == whole
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in list_recipes() if load_recipe(name).computed and "henet" in name]
+)
+def test_what_recipes_say_is_computed(name: str) -> None:
+    """Tables 1 to 3, on networks without memory."""
+    recipe = load_recipe(name)
+    options = {**recipe.config["model"]["options"], "pretrained": False}
+    with torch.device("meta"):
+        model = create_model("henet", 751, **options)
+    expected = {"feature_length": model.feature_length, "megabytes": round(volume(model), 1)}
+    assert recipe.computed == {measure: expected[measure] for measure in recipe.computed}
+    assert recipe.computed["feature_length"] == recipe.targets["feature_length"]
 
 
 def test_measuring_leaves_the_network_as_it_is() -> None:

@@ -141,6 +141,21 @@ def test_a_papers_targets_make_its_tables_columns(tmp_path: Path, monkeypatch: p
     assert other.split() == ["toy_slow", "–", "not", "run", "–", "not", "run", "–", "not", "run"]
 
 
+def test_what_was_computed_needs_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    book = BOOK.replace("joules: 3}", "depth: 12}, computed: {depth: 11, gflops: 0.25}")
+    add_room(tmp_path, "toy", book, monkeypatch)
+    assert load_recipe("toy_fast").computed == {"depth": 11, "gflops": 0.25}
+    text = paper_table()
+    header, row, other = text[text.index("Toy, Table 1") :].splitlines()[2:5]
+    assert "GFLOPs, computed" in header and "depth, computed" in header and "seconds, measured" in header
+    words = row.replace("not run", "not_run").split()
+    assert words == ["toy_fast", "90.5", "not_run", "0.25", "not_run", "–", "0.25", "12", "11"]
+    assert other.replace("not run", "not_run").split()[-2:] == ["–", "not_run"]
+    rows = csv.DictReader(io.StringIO(paper_table(form="csv")))
+    found = next(row for row in rows if row["recipe"] == "toy_fast")
+    assert (found["depth_paper"], found["depth_computed"], found["gflops_computed"]) == ("12", "11", "0.25")
+
+
 @pytest.mark.parametrize(
     ("book", "message"),
     [
@@ -151,6 +166,7 @@ def test_a_papers_targets_make_its_tables_columns(tmp_path: Path, monkeypatch: p
             BOOK.replace("{rank1: 90.5, seconds: 0.25, joules: 3}", "[1]"),
             r"targets of toy_fast must be numbers",
         ),
+        (BOOK.replace("joules: 3}", "joules: 3}, computed: 7"), r"computed of toy_fast must be numbers"),
         (BOOK.replace("toy_slow", "market1501_hsgnet"), r"'market1501_hsgnet' is in .*hsgnet.* and in .*toy"),
         (BOOK.replace("[small]", "[smal]"), r'unknown part of the recipe toy_fast .*did you mean "small"'),
     ],
@@ -183,6 +199,27 @@ def test_results_of_runs(tmp_path: Path) -> None:
         read_results(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"runs must be a folder"):
         read_results(tmp_path / "none")
+
+
+def test_splits_of_a_recipe_are_averaged(tmp_path: Path) -> None:
+    """Each a run of its own, as CUHK03's twenty."""
+    name = "cuhk03_henet_base"
+    for split, rank1 in enumerate((0.5, 0.7, 0.9)):
+        folder = tmp_path / f"{name}_split{split}"
+        write_evaluation(folder, {"plain": {"rank1": rank1, "mAP": 0.5}})
+        (folder / "training.json").write_text(json.dumps({"seconds": 10 * (split + 1)}))
+    (tmp_path / f"{name}_split3").mkdir()  # it has not been evaluated
+    write_evaluation(tmp_path / f"{name}_splitx", {"plain": {"rank1": 0.0, "mAP": 0.0}})
+    found = read_results(tmp_path)[name]
+    assert found["splits"] == 3 and found["seconds"] == 20
+    assert (found["rank1"], found["mAP"]) == (pytest.approx(0.7), 0.5)
+    assert found["rank1_deviation"] == pytest.approx((2 * 0.2**2 / 3) ** 0.5) and found["mAP_deviation"] == 0
+    text = paper_table({name: found})
+    row = next(line for line in text.splitlines() if line.startswith(name) and "70.00" in line)
+    assert row.split()[1:] == ["60.3", "70.00", "57.7", "50.00"]
+    assert f"{name}: mean of 3 splits, standard deviations: rank-1 16.33, mAP 0.00." in text
+    write_evaluation(tmp_path / name, {"plain": {"rank1": 0.1, "mAP": 0.2}})  # the recipe's own goes before
+    assert read_results(tmp_path)[name] == {"rank1": 0.1, "mAP": 0.2}
 
 
 # --------------------------------------------------------------------------------------------- command
