@@ -1,8 +1,10 @@
 """Prints registers, stack, spills and static shared memory of every CUDA kernel; a spill fails.
 
     python -m tools.cuda_resources [--arch sm_80 --arch sm_90] [FILE.cu ...]
+    python -m tools.cuda_resources --loops [--kernel PART] [--json PATH] [FILE.cu ...]
 
-A kernel that spills on purpose says so in its file: `// spill: <part of the kernel's name>: <reason>`.
+A kernel that spills on purpose says so in its file: `// spill: <part of the kernel's name>: <reason>`. With
+--loops: each kernel's loops by its SASS (default: sm_90 only). It needs nvdisasm, as Triton's package has it.
 """
 
 from __future__ import annotations
@@ -12,12 +14,11 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tools import build_config
+from tools import build_config, cubins, cuda_loops, sass
 
 ROOT = Path(__file__).resolve().parent.parent
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100")
@@ -86,19 +87,6 @@ def permitted_spills(source: str) -> list[str]:
     return re.findall(r"//\s*spill:\s*([^:\s]+):\s*\S", source)
 
 
-def compile_report(nvcc: Path, source: Path, architecture: str, output: Path) -> str:
-    """Compiles one file for one architecture and returns what ptxas says."""
-    command = [
-        *(str(nvcc), "-std=c++17", "-O3", "--expt-relaxed-constexpr", "-Xptxas=-v", "-cubin"),
-        *(f"-arch={architecture}", f"-I{ROOT / 'csrc'}", "-DREID_OPS_WITH_CUDA"),
-        *(str(source), "-o", str(output)),
-    ]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    if result.returncode != 0:
-        raise build_config.BuildError(f"nvcc failed on {source} for {architecture}:\n{result.stderr}")
-    return result.stderr
-
-
 def demangle(names: Sequence[str]) -> list[str]:
     """Readable names, by c++filt where there is one."""
     try:
@@ -124,9 +112,8 @@ def print_table(rows: Sequence[Resources], names: Sequence[str]) -> None:
 def check_file(nvcc: Path, source: Path, architectures: Sequence[str]) -> int:
     """Prints one file's table and returns how many kernels spill without saying why."""
     rows: list[Resources] = []
-    with tempfile.TemporaryDirectory() as folder:
-        for architecture in architectures:
-            rows += parse(compile_report(nvcc, source, architecture, Path(folder) / "kernel.cubin"))
+    for architecture in architectures:
+        rows += parse(cubins.compile_cubin(nvcc, source, architecture)[1])
     full_names = demangle([row.kernel for row in rows])
     order = sorted(range(len(rows)), key=lambda i: full_names[i])  # stable: architectures stay in order
     shown = source.relative_to(ROOT) if source.is_relative_to(ROOT) else source
@@ -141,6 +128,32 @@ def check_file(nvcc: Path, source: Path, architectures: Sequence[str]) -> int:
     return unexplained
 
 
+def show_loops(toolkit: build_config.Toolkit, sources: Sequence[Path], options: argparse.Namespace) -> None:
+    """Prints, and writes as JSON, the loops of every kernel whose name has --kernel's part in it."""
+    nvdisasm = sass.find_nvdisasm(toolkit.home)
+    if nvdisasm is None:
+        raise build_config.BuildError(
+            "--loops needs nvdisasm: of the CUDA toolkit, on PATH or in Triton's package"
+        )
+    found = {}
+    for source in sources:
+        for architecture in options.architectures or ("sm_90",):
+            cubin, _ = cubins.compile_cubin(toolkit.nvcc, source, architecture)
+            kernels = sass.disassemble(nvdisasm, cubin)
+            full = demangle([kernel.name for kernel in kernels])
+            chosen = [
+                replace(cuda_loops.report(kernel), kernel=shorten(name))
+                for kernel, name in zip(kernels, full, strict=True)
+                if options.kernel in shorten(name)
+            ]
+            shown = source.relative_to(ROOT) if source.is_relative_to(ROOT) else source
+            print(f"\n{shown} for {architecture}: loops of {len(chosen)} kernels")
+            cuda_loops.print_report(chosen)
+            found[f"{shown} {architecture}"] = chosen
+    if options.json is not None:
+        cuda_loops.write_json(found, options.json)
+
+
 def main() -> int:
     """Returns 1 when a kernel spills and its file does not say why, or when there is no nvcc to ask.
 
@@ -150,6 +163,9 @@ def main() -> int:
     parser.add_argument("sources", nargs="*", type=Path, help="default: every csrc/*/cuda.cu")
     parser.add_argument("--arch", action="append", dest="architectures", help="default: sm_80 sm_90 sm_100")
     parser.add_argument("--if-available", action="store_true", help="skip where there is no CUDA toolkit")
+    parser.add_argument("--loops", action="store_true", help="instructions, opcodes and loads of every loop")
+    parser.add_argument("--kernel", default="", metavar="PART", help="with --loops: only kernels named so")
+    parser.add_argument("--json", type=Path, metavar="PATH", help="with --loops: write them as JSON too")
     arguments = parser.parse_args()
     toolkit, problem = build_config.find_toolkit(os.environ)
     if toolkit is None:
@@ -158,6 +174,9 @@ def main() -> int:
             return 0
         raise build_config.BuildError(f"the resource report needs nvcc: {problem}")
     sources = [path.resolve() for path in arguments.sources] or sorted((ROOT / "csrc").glob("*/cuda.cu"))
+    if arguments.loops:
+        show_loops(toolkit, sources, arguments)
+        return 0
     unexplained = sum(
         check_file(toolkit.nvcc, source, arguments.architectures or ARCHITECTURES) for source in sources
     )
