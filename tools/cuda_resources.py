@@ -65,6 +65,12 @@ def parse(report: str) -> list[Resources]:
 
 
 def shorten(name: str) -> str:
+    """A plain name (:func:`plain`) that fits into a table."""
+    name = plain(name)
+    return name if len(name) <= NAME_WIDTH else name[: NAME_WIDTH - 3] + "..."
+
+
+def plain(name: str) -> str:
     """A demangled kernel name without return type, parameters and the project's namespaces."""
     name = name.removeprefix("void ").replace("(anonymous namespace)::", "")
     name = re.sub(r"\breid_ops::", "", name)
@@ -78,8 +84,7 @@ def shorten(name: str) -> str:
         elif character == "(" and depth == 0:
             name = name[:position]
             break
-    name = re.sub(r"\((?:int|bool|unsigned int|long)\)", "", name)  # template arguments: (int)4 is 4
-    return name if len(name) <= NAME_WIDTH else name[: NAME_WIDTH - 3] + "..."
+    return re.sub(r"\((?:int|bool|unsigned int|long)\)", "", name)  # template arguments: (int)4 is 4
 
 
 def permitted_spills(source: str) -> list[str]:

@@ -1,6 +1,7 @@
 #include "block.h"
 
 #include "cluster.h"
+#include "observer.h"
 
 #include <algorithm>
 #include <cstdio>
@@ -133,6 +134,7 @@ bool BlockRunner::take_ready(unsigned int* thread) {
 void BlockRunner::set_current(unsigned int thread) {
   current_ = thread;
   threadIdx = thread_index_[thread];
+  if (running.observer != nullptr) running.observer->thread_runs(thread);
 }
 
 void BlockRunner::thread_exits() {
@@ -140,6 +142,7 @@ void BlockRunner::thread_exits() {
   Warp& warp = warps_[current_ / 32];
   const unsigned int bit = 1u << lane();
   warp.exited |= bit;
+  if (running.observer != nullptr) running.observer->thread_ends(current_);
   if (barrier_waiting_ > 0) {
     const auto waiting = std::find(at_barrier_.begin(), at_barrier_.end(), 1);
     const unsigned int other = static_cast<unsigned int>(waiting - at_barrier_.begin());
@@ -156,6 +159,7 @@ void BlockRunner::thread_exits() {
 }
 
 void BlockRunner::release_block() {
+  if (running.observer != nullptr) running.observer->barrier(barrier_kind_ == Barrier::kSyncCluster);
   switch (barrier_kind_) {
     case Barrier::kSyncThreads:
     case Barrier::kSyncCluster:

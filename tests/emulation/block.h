@@ -41,6 +41,10 @@ struct BlockRunner {
   std::uint64_t collective(Collective kind, unsigned int mask, std::uint64_t value, unsigned int argument,
                            int width);
   unsigned int lane() const { return current_ % 32; }
+  unsigned int threads() const { return thread_count_; }
+  uint3 block_index() const { return block_index_; }
+  // Whether the address is on the stack of the device thread that runs.
+  bool on_stack(const void* address) const { return running_->contains(address); }
   [[noreturn]] void fault(std::string&& what);
 
  private:

@@ -1,6 +1,6 @@
 """Compile CUDA sources as C++ against the emulated CUDA runtime of this folder.
 
-    python -m tests.emulation.build [--sanitize]
+    python -m tests.emulation.build [--sanitize | --observe]
 
 builds every operator's ``cuda.cu`` and ``ops.cpp`` into one shared library and prints its path;
 ``torch.ops.load_library`` then registers the operators as ``torch.ops.reid_ops_emulated``.
@@ -40,6 +40,13 @@ AS_TORCH_BUILDS = (
 )
 TORCH_TARGET_VERSION = "0x020b000000000000"  # torch 2.11, as in setup.py
 # Any fault ends the process: a test must not pass over one.
+# Every access of a kernel calls observe/hooks.cpp, as it stands in the source: a float4 is not taken apart,
+# scalars are not put together. Lines need inlined calls, which -g1 leaves out.
+OBSERVER = tuple(sorted((FOLDER / "observe").glob("*.cpp")))
+OBSERVE = (
+    *("-g", "-fsanitize=thread", "--param", "tsan-instrument-func-entry-exit=0", "-Wno-tsan"),
+    *("-fno-tree-sra", "-fno-tree-vectorize", "-fno-tree-slp-vectorize", "-fno-store-merging"),
+)
 SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer")
 
 
@@ -141,6 +148,7 @@ def build(
     sources: Sequence[str | Path],
     *,
     sanitize: bool = False,
+    observe: bool = False,
     defines: Sequence[str] = (),
     torch: bool = True,
     executable: bool = False,
@@ -152,6 +160,7 @@ def build(
         sources: ``.cu`` files, compiled as C++, and ``.cpp`` files.
         sanitize: with AddressSanitizer and UndefinedBehaviorSanitizer; the name gets ``_sanitized``.
             Python can load such a library only under :func:`sanitizer_environment`.
+        observe: with the profiler and the race detector of ``observe/``; the name gets ``_observed``.
         defines: preprocessor definitions, ``"NAME"`` or ``"NAME=value"``.
         torch: give the sources torch's headers and link its libraries.
         executable: link a program instead of a shared library.
@@ -161,6 +170,8 @@ def build(
     """
     if sanitize:
         name += "_sanitized"
+    if observe:
+        name += "_observed"
     flags = ["-std=c++17", "-O2", "-g1", "-fPIC", "-fvisibility=default", "-pthread"]
     # Template statics as ordinary weak symbols: two emulated libraries in one process stay apart.
     flags += ["-fno-gnu-unique", "-Wall", "-Wextra", "-Wno-unknown-pragmas"]
@@ -188,8 +199,11 @@ def build(
     jobs = int(os.environ.get("MAX_JOBS", 0)) or os.cpu_count() or 1
     with locked(objects_folder / ".lock"):
         every = [Path(source).resolve() for source in sources] + list(RUNTIME)
+        every += OBSERVER if observe else ()
         with ThreadPoolExecutor(jobs) as pool:
-            objects = list(pool.map(lambda source: compile_object(source, objects_folder, flags), every))
+            seen = [*flags, *OBSERVE] if observe else flags
+            own = [seen if source.suffix == ".cu" else flags for source in every]
+            objects = list(pool.map(compile_object, every, [objects_folder] * len(every), own))
         partial = made.with_name(f"{made.name}.partial")
         command = [*compiler(), *map(str, objects), "-o", str(partial), *links]
         version = importlib.metadata.version("torch") if torch else ""
@@ -203,19 +217,21 @@ def build(
     return made
 
 
-def build_operators(sanitize: bool = False) -> Path:
+def build_operators(sanitize: bool = False, observe: bool = False) -> Path:
     """Build every operator's CUDA source for CPU tensors; returns the library to load."""
     sources = sorted([*ROOT.glob("csrc/*/cuda.cu"), *ROOT.glob("csrc/*/ops.cpp")])
-    return build("reid_ops_emulated", [*sources, ROOT / "csrc" / "library.cpp"], sanitize=sanitize)
+    sources.append(ROOT / "csrc" / "library.cpp")
+    return build("reid_ops_emulated", sources, sanitize=sanitize, observe=observe)
 
 
 def main() -> int:
     """Build from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--sanitize", action="store_true", help="with ASan and UBSan")
+    parser.add_argument("--observe", action="store_true", help="with the profiler and the race detector")
     arguments = parser.parse_args()
     try:
-        print(build_operators(arguments.sanitize))
+        print(build_operators(arguments.sanitize, arguments.observe))
     except BuildError as error:
         print(error, file=sys.stderr)
         return 1

@@ -33,6 +33,12 @@ class Fiber {
   // was on the stack is forgotten: a faulted block leaves its fibers in the middle of a kernel.
   void reset(void (*entry)(void*), void* argument);
 
+  // Whether the address is on this fiber's stack.
+  bool contains(const void* address) const {
+    const char* const place = static_cast<const char*>(address);
+    return place >= stack_ && place < stack_ + stack_bytes_;
+  }
+
   // Leaves `from`, which is running, and carries on in `to`; returns when something switches back.
   static void switch_between(Fiber& from, Fiber& to);
 

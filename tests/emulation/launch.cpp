@@ -20,6 +20,7 @@
 #include "block.h"
 #include "cluster.h"
 #include "device.h"
+#include "observer.h"
 
 // Not all zero: they must lie in .tdata, see execution.h.
 __thread uint3 threadIdx = {~0u, ~0u, ~0u};
@@ -29,7 +30,8 @@ __thread dim3 gridDim = {1, 1, 1};
 
 namespace reid_ops_emulation {
 
-__thread Running running = {nullptr, nullptr, nullptr, 0, 1};
+__thread Running running = {nullptr, nullptr, nullptr, 0, nullptr, 1};
+ObserveLaunch observe_launch = nullptr;
 
 namespace {
 
@@ -46,10 +48,13 @@ constexpr std::size_t kCanaryBytes = 256;
 // static shared memory of all its kernels (qualifiers.h). No section attribute could collect them,
 // as GCC ignores it on variables of templates.
 using Range = Cluster::Range;
-Range find_static_shared_memory() {
-  Range found = {nullptr, 0};
+struct ThreadLocals {
+  Range shared, others;
+};
+ThreadLocals find_thread_locals() {
+  ThreadLocals found = {{nullptr, 0}, {nullptr, 0}};
   const auto visit = [](dl_phdr_info* info, std::size_t, void* result) -> int {
-    const auto here = reinterpret_cast<std::uintptr_t>(&find_static_shared_memory);
+    const auto here = reinterpret_cast<std::uintptr_t>(&find_thread_locals);
     bool ours = false;
     const ElfW(Phdr)* tls = nullptr;
     for (int index = 0; index < info->dlpi_phnum; ++index) {
@@ -60,8 +65,9 @@ Range find_static_shared_memory() {
     }
     if (!ours) return 0;
     if (tls != nullptr && info->dlpi_tls_data != nullptr) {
-      *static_cast<Range*>(result) = {static_cast<char*>(info->dlpi_tls_data) + tls->p_filesz,
-                                      static_cast<std::size_t>(tls->p_memsz - tls->p_filesz)};
+      char* const begin = static_cast<char*>(info->dlpi_tls_data);
+      *static_cast<ThreadLocals*>(result) = {{begin + tls->p_filesz, tls->p_memsz - tls->p_filesz},
+                                             {begin, tls->p_filesz}};
     }
     return 1;
   };
@@ -78,7 +84,7 @@ using Memory = std::unique_ptr<char, FreeDeleter>;
 // What an OS thread keeps between launches.
 struct ThreadState {
   BlockRunner runner;
-  Range static_shared = find_static_shared_memory();
+  ThreadLocals locals = find_thread_locals();
   std::string last_fault;
   cudaError_t last_error = cudaSuccess;
 };
@@ -128,7 +134,9 @@ cudaError_t check(const cudaLaunchConfig_t& config, const void* kernel) {
 // One OS thread's share of a launch: its blocks one by one.
 class Worker {
  public:
-  Worker(const cudaLaunchConfig_t& config, const KernelCall& call, const Schedule& schedule)
+  // `observer` may be null.
+  Worker(const cudaLaunchConfig_t& config, const KernelCall& call, const Schedule& schedule,
+         LaunchObserver* observer)
       : config_(config), state_(thread_state()) {
     void* allocated = nullptr;
     if (posix_memalign(&allocated, 16, config.dynamicSmemBytes + kCanaryBytes) != 0) return;
@@ -139,6 +147,12 @@ class Worker {
     gridDim = config.gridDim;
     running.dynamic_shared = dynamic_shared_.get();
     running.runner = &state_.runner;
+    if (observer != nullptr) {
+      const ThreadLocals& locals = state_.locals;
+      observer_ = observer->observe(state_.runner, {dynamic_shared_.get(), config.dynamicSmemBytes},
+                                    {locals.shared.begin, locals.shared.bytes},
+                                    {locals.others.begin, locals.others.bytes});
+    }
   }
   ~Worker() {
     running.runner = nullptr;
@@ -151,14 +165,13 @@ class Worker {
 
   bool has_memory() const { return dynamic_shared_ != nullptr; }
   Cluster::SharedMemory shared() const {
-    return {state_.static_shared, {dynamic_shared_.get(), config_.dynamicSmemBytes}};
+    return {state_.locals.shared, {dynamic_shared_.get(), config_.dynamicSmemBytes}};
   }
 
   void poison() {
     std::memset(dynamic_shared_.get(), kPoison, config_.dynamicSmemBytes);
-    if (state_.static_shared.bytes != 0) {
-      std::memset(state_.static_shared.begin, kPoison, state_.static_shared.bytes);
-    }
+    const Range fixed = state_.locals.shared;
+    if (fixed.bytes != 0) std::memset(fixed.begin, kPoison, fixed.bytes);
   }
 
   Fault run(std::uint64_t block) {
@@ -167,7 +180,11 @@ class Worker {
                          static_cast<unsigned int>(block / columns % rows),
                          static_cast<unsigned int>(block / columns / rows)};
     blockIdx = index;
+    running.observer = observer_.get();
+    if (observer_ != nullptr) observer_->block_begins(block);
     Fault fault = state_.runner.run(index, block);
+    if (observer_ != nullptr) observer_->block_ends();
+    running.observer = nullptr;
     const std::size_t shared_bytes = config_.dynamicSmemBytes;
     const char* const canary = dynamic_shared_.get() + shared_bytes;
     const bool written = std::any_of(canary, canary + kCanaryBytes,
@@ -186,6 +203,7 @@ class Worker {
   const cudaLaunchConfig_t& config_;
   ThreadState& state_;
   Memory dynamic_shared_;
+  std::unique_ptr<BlockObserver> observer_;
 };
 
 // Numbers 0 to count - 1 in the schedule's order.
@@ -206,14 +224,14 @@ std::atomic<long long> clusters_launched = 0;
 // Cluster after cluster; a block of each on every one of as many OS threads. (Clusters lie along the
 // grid's first axis, so that a cluster's blocks have consecutive numbers.)
 Fault run_clusters(const cudaLaunchConfig_t& config, const KernelCall& call, const Schedule& schedule,
-                   const std::vector<std::uint64_t>& order) {
+                   const std::vector<std::uint64_t>& order, LaunchObserver* observer) {
   const unsigned int size = cluster_size(config);
   Cluster cluster(in_order(schedule, size));
   std::atomic<bool> has_memory = true;
   std::vector<std::thread> threads;
   for (unsigned int rank = 0; rank < size; ++rank) {
     threads.emplace_back([&, rank] {
-      Worker worker(config, call, schedule);
+      Worker worker(config, call, schedule, observer);
       if (!worker.has_memory()) has_memory = false;
       running.cluster = &cluster;
       running.cluster_rank = rank;
@@ -289,11 +307,14 @@ cudaError_t launch(const cudaLaunchConfig_t& config, const KernelCall& call) {
 
   const Schedule schedule = Schedule::from_environment();
   const std::uint64_t blocks = std::uint64_t{config.gridDim.x} * config.gridDim.y * config.gridDim.z;
+  std::unique_ptr<LaunchObserver> observer;
+  if (observe_launch != nullptr) observer = observe_launch(config, call, cluster_size(config));
   Fault fault;
   if (cluster_size(config) > 1) {
-    fault = run_clusters(config, call, schedule, in_order(schedule, blocks / cluster_size(config)));
+    const std::vector<std::uint64_t> order = in_order(schedule, blocks / cluster_size(config));
+    fault = run_clusters(config, call, schedule, order, observer.get());
   } else {
-    Worker worker(config, call, schedule);
+    Worker worker(config, call, schedule, observer.get());
     if (!worker.has_memory()) return remember(cudaErrorMemoryAllocation);
     std::vector<std::uint64_t> shuffled;
     if (schedule.order == Schedule::Order::kShuffled) shuffled = in_order(schedule, blocks);
@@ -320,10 +341,14 @@ static BlockRunner& running_block(const char* what) {
   return *running.runner;
 }
 
-int block_barrier(Barrier kind, int predicate) { return running_block("a barrier").barrier(kind, predicate); }
+int block_barrier(Barrier kind, int predicate) {
+  if (running.observer != nullptr) running.observer->waits(__builtin_return_address(0));
+  return running_block("a barrier").barrier(kind, predicate);
+}
 
 std::uint64_t warp_collective(Collective kind, unsigned int mask, std::uint64_t value, unsigned int argument,
                               int width) {
+  if (running.observer != nullptr) running.observer->waits(__builtin_return_address(0));
   return running_block("a warp primitive").collective(kind, mask, value, argument, width);
 }
 

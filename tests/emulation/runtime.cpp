@@ -19,6 +19,30 @@ struct KernelLimits {
   std::unordered_set<const void*> large_clusters;
 };
 
+// The device that is asked for: REID_OPS_EMULATION_DEVICE=multiprocessors,shared bytes a block,capability
+// such as 90.
+struct DeviceFacts {
+  int multiprocessors = kMultiprocessors, shared_optin = static_cast<int>(kSharedBytesOptIn), capability = 90;
+};
+DeviceFacts device_facts() {
+  DeviceFacts facts;
+  const char* const wish = std::getenv("REID_OPS_EMULATION_DEVICE");
+  if (wish == nullptr) return facts;
+  DeviceFacts asked;
+  const int read =
+      std::sscanf(wish, "%d,%d,%d", &asked.multiprocessors, &asked.shared_optin, &asked.capability);
+  if (read == 3 && asked.multiprocessors > 0 && asked.shared_optin >= static_cast<int>(kSharedBytesDefault) &&
+      asked.shared_optin <= static_cast<int>(kSharedBytesOptIn)) {
+    return asked;
+  }
+  std::fprintf(
+      stderr,
+      "reid_ops emulation: REID_OPS_EMULATION_DEVICE must be multiprocessors,shared bytes,capability, "
+      "got '%s'\n",
+      wish);
+  std::abort();
+}
+
 KernelLimits& kernel_limits() {
   static KernelLimits limits;
   return limits;
@@ -67,7 +91,7 @@ cudaError_t resident_clusters(int* clusters, const void* kernel, const cudaLaunc
   int blocks = 0;
   const cudaError_t error =
       resident_blocks(&blocks, static_cast<int>(block.x * block.y * block.z), config.dynamicSmemBytes);
-  *clusters = blocks * kMultiprocessors / static_cast<int>(cluster_size(config));
+  *clusters = blocks * device_facts().multiprocessors / static_cast<int>(cluster_size(config));
   return error;
 }
 
@@ -101,7 +125,7 @@ cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute
     return cudaSuccess;
   }
   if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize || value < 0 ||
-      static_cast<std::size_t>(value) > reid_ops_emulation::kSharedBytesOptIn) {
+      value > reid_ops_emulation::device_facts().shared_optin) {
     return remember(cudaErrorInvalidValue);
   }
   auto& limits = reid_ops_emulation::kernel_limits();
@@ -141,7 +165,7 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int dev
       *value = static_cast<int>(reid_ops_emulation::kSharedBytesDefault);
       return cudaSuccess;
     case cudaDevAttrMaxSharedMemoryPerBlockOptin:
-      *value = static_cast<int>(reid_ops_emulation::kSharedBytesOptIn);
+      *value = reid_ops_emulation::device_facts().shared_optin;
       return cudaSuccess;
     case cudaDevAttrMaxSharedMemoryPerMultiprocessor:
       *value = static_cast<int>(reid_ops_emulation::kSharedBytesPerMultiprocessor);
@@ -150,7 +174,7 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int dev
       *value = 32;
       return cudaSuccess;
     case cudaDevAttrMultiProcessorCount:
-      *value = reid_ops_emulation::kMultiprocessors;
+      *value = reid_ops_emulation::device_facts().multiprocessors;
       return cudaSuccess;
     case cudaDevAttrMaxThreadsPerMultiProcessor:
       *value = 2048;
@@ -159,10 +183,10 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int dev
       *value = 50 << 20;
       return cudaSuccess;
     case cudaDevAttrComputeCapabilityMajor:
-      *value = 9;
+      *value = reid_ops_emulation::device_facts().capability / 10;
       return cudaSuccess;
     case cudaDevAttrComputeCapabilityMinor:
-      *value = 0;
+      *value = reid_ops_emulation::device_facts().capability % 10;
       return cudaSuccess;
   }
   return remember(cudaErrorInvalidValue);

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "block.h"
+#include "observer.h"
 
 namespace reid_ops_emulation {
 namespace {
@@ -78,6 +79,9 @@ std::uint64_t BlockRunner::collective(Collective kind, unsigned int mask, std::u
       warp.lanes[member].result = differs_by_lane ? collective_result(warp, member) : shared_result;
     }
     warp.waiting &= ~mask;
+    if (running.observer != nullptr) {
+      running.observer->warp_meets(current_ / 32, mask, kind == Collective::kSyncWarp);
+    }
     if (mask == 1u << self) return warp.lanes[self].result;
     release_warp(current_ / 32, mask);
   }

@@ -22,7 +22,8 @@ struct Running {
   struct BlockRunner* runner;  // null outside of a launch
   class Cluster* cluster;      // null for a launch without clusters
   unsigned int cluster_rank;
-  unsigned int marker;  // not zero, as above
+  class BlockObserver* observer;  // null where nothing watches (observer.h)
+  unsigned int marker;            // not zero, as above
 };
 extern __thread Running running;
 
@@ -49,6 +50,7 @@ struct KernelCall {
   void (*invoke)(const KernelCall& call);
   const void* kernel;
   const void* arguments;
+  std::size_t argument_bytes;
 };
 cudaError_t launch(const cudaLaunchConfig_t& config, const KernelCall& call);
 
@@ -81,6 +83,7 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
   reid_ops_emulation::KernelCall call;
   call.kernel = reinterpret_cast<const void*>(kernel);
   call.arguments = &packed;
+  call.argument_bytes = sizeof(packed);
   call.invoke = [](const reid_ops_emulation::KernelCall& self) {
     // Every device thread gets its own copy of the parameters, as on the device.
     std::apply(reinterpret_cast<void (*)(Parameters...)>(const_cast<void*>(self.kernel)),
