@@ -120,7 +120,11 @@ def _runs(
     runs: dict[int, float] = {}
     around: dict[int, float] = {}  # by a loop's header: how often what is around it runs
     outside = frozenset(kernel.blocks).difference(*(loop.blocks for loop in kernel.loops))
-    exits = [block for block in outside if any(each.name == "EXIT" for each in kernel.of([block]))]
+    exits = [
+        block
+        for block in outside
+        if any(each.name == "EXIT" and not each.predicate for each in kernel.of([block]))
+    ]
     surely = {block for block in outside if all(block in kernel.dominators[end] for end in exits)}
     _fill(kernel, outside, surely, warps, evidence, runs)
     for loop in sorted(kernel.loops, key=kernel.depth):

@@ -166,7 +166,7 @@ def trace(benchmark: Benchmark, case: Case, mode: Mode, dtype: torch.dtype, devi
             f"{benchmark.name} {case.name}: the launches differ between {small} and {large} of {size}"
         )
     share = (whole - small) / (large - small)
-    launches = map(functools.partial(_carry_on, share=share), first.launches, second.launches)
+    launches = map(functools.partial(carry_on, share=share), first.launches, second.launches)
     calls = [
         TorchCall(one.name, _line(one.bytes, two.bytes, share))
         for one, two in zip(first.torch_calls, second.torch_calls, strict=True)
@@ -194,7 +194,7 @@ def _line(first: float, second: float, share: float) -> float:
     return max(0.0, first + (second - first) * share)
 
 
-def _carry_on(first: Launch, second: Launch, share: float) -> Launch:
+def carry_on(first: Launch, second: Launch, share: float) -> Launch:
     """The launch at the whole size."""
     blocks = round(_line(first.blocks, second.blocks, share))
     ones = {_identity(site): site for site in first.sites}
