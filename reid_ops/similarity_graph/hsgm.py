@@ -13,7 +13,7 @@ from .. import _checks, _dispatch, reference
 from .fused import evaluate, fused
 from .graph import EDGES, MAX_REACH, check_edges, squared_radius
 from .insertion import insert_after
-from .norm import MapNorm, group_of
+from .norm import MapNorm, WithMapNorm, group_of
 from .plan import MAX_SCALES, OP, POOLINGS, Plan, check_choice, divisions_of, map_sizes
 
 __all__ = ["HSGM"]
@@ -27,7 +27,7 @@ _FIXED = (
 )  # fmt: skip
 
 
-class HSGM(nn.Module):
+class HSGM(WithMapNorm):
     r"""Hierarchical similarity graph module: features in, features of the same shape out.
 
     The features are divided into the maps of several levels (one whole, two halves, four quarter stripes).
@@ -181,7 +181,7 @@ class HSGM(nn.Module):
         self.ablate, self.init, self.zero_init_residual = ablate, init, zero_init_residual
         self.residual, self.spatial, self.channel = residual, spatial, channel
         self.aggregate_scale, self.negative_slope = float(aggregate_scale), float(negative_slope)
-        self.share_parameters, self.sync_batchnorm, self.impl = share_parameters, sync_batchnorm, impl
+        self.share_parameters, self._joint, self.impl = share_parameters, sync_batchnorm, impl
         self.include_self, self.pooling, self.layout = include_self, pooling, layout
         self.eps = float(eps)
         self._plan = Plan(
@@ -220,35 +220,6 @@ class HSGM(nn.Module):
         if name in _FIXED and name in self.__dict__:
             raise AttributeError(f"{OP}: {name} is fixed when the module is made; make another module")
         super().__setattr__(name, value)
-
-    @property
-    def weight(self) -> Tensor:
-        """``norm.weight`` as (maps or sets of maps, channels), a view."""
-        return self.norm.weight.view(-1, self.channels)
-
-    @property
-    def bias(self) -> Tensor:
-        """``norm.bias`` as (maps or sets of maps, channels), a view."""
-        return self.norm.bias.view(-1, self.channels)
-
-    @property
-    def running_mean(self) -> Tensor:
-        """``norm.running_mean`` as (maps, channels), a view."""
-        return self.norm.running_mean.view(-1, self.channels)
-
-    @property
-    def running_var(self) -> Tensor:
-        """``norm.running_var`` as (maps, channels), a view."""
-        return self.norm.running_var.view(-1, self.channels)
-
-    @property
-    def momentum(self) -> float | None:
-        """``norm.momentum``: the newest batch's share of the running statistics; None: they are means."""
-        return self.norm.momentum
-
-    @momentum.setter
-    def momentum(self, value: float | None) -> None:
-        self.norm.momentum = value
 
     def _edges_of(self, kept: bool) -> str:
         """The reading of Eq. 3 of a graph that is kept, or whose edges alone are dropped."""

@@ -28,6 +28,58 @@ class MapNorm(nn.BatchNorm2d):
         raise NotImplementedError("HSGM: norm holds the module's parameters and statistics; call the module")
 
 
+class WithMapNorm(nn.Module):
+    """A module with a :class:`MapNorm` in ``norm``, whose tensors it shows with a row for each map."""
+
+    channels: int
+    norm: Any  # of what class it is may change: nn.SyncBatchNorm.convert_sync_batchnorm replaces it
+    _joint: bool  # whether statistics were asked to be those of all processes
+
+    @property
+    def weight(self) -> Tensor:
+        """``norm.weight`` as (maps or sets of maps, channels), a view."""
+        return self.norm.weight.view(-1, self.channels)
+
+    @property
+    def bias(self) -> Tensor:
+        """``norm.bias`` as (maps or sets of maps, channels), a view."""
+        return self.norm.bias.view(-1, self.channels)
+
+    @property
+    def running_mean(self) -> Tensor:
+        """``norm.running_mean`` as (maps, channels), a view."""
+        return self.norm.running_mean.view(-1, self.channels)
+
+    @property
+    def running_var(self) -> Tensor:
+        """``norm.running_var`` as (maps, channels), a view."""
+        return self.norm.running_var.view(-1, self.channels)
+
+    @property
+    def num_batches_tracked(self) -> Tensor:
+        """``norm.num_batches_tracked``."""
+        tracked: Tensor = self.norm.num_batches_tracked
+        return tracked
+
+    @property
+    def sync_batchnorm(self) -> bool:
+        """Whether batch statistics are those of all processes, also by ``convert_sync_batchnorm``."""
+        return self._joint or isinstance(self.norm, nn.SyncBatchNorm)
+
+    @sync_batchnorm.setter
+    def sync_batchnorm(self, value: bool) -> None:
+        self._joint = value
+
+    @property
+    def momentum(self) -> float | None:
+        """``norm.momentum``: the newest batch's share of the running statistics; None: they are means."""
+        return self.norm.momentum
+
+    @momentum.setter
+    def momentum(self, value: float | None) -> None:
+        self.norm.momentum = value
+
+
 def group_of(norm: nn.Module, joint: bool) -> Any:
     """The processes whose batches count together, where there is more than one; else None.
 

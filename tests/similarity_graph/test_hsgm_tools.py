@@ -26,7 +26,7 @@ def test_sync_batch_norm_conversion() -> None:
     before = run(copy.deepcopy(module), x, torch.ones_like(x))
     names = list(module.state_dict())
     converted = nn.SyncBatchNorm.convert_sync_batchnorm(nn.Sequential(module))[0]
-    assert converted is module and isinstance(module.norm, nn.SyncBatchNorm)
+    assert converted is module and isinstance(module.norm, nn.SyncBatchNorm) and module.sync_batchnorm
     assert list(module.state_dict()) == names
     after = run(module, x, torch.ones_like(x))
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
@@ -42,7 +42,7 @@ def test_update_bn_measures_the_statistics_anew(impl: str) -> None:
         measured.append((module.running_mean.clone(), module.running_var.clone()))
     module = make(SHAPE, "cpu", impl=impl, momentum=0.3)
     torch.optim.swa_utils.update_bn(batches, nn.Sequential(module))
-    assert module.momentum == 0.3 and module.norm.num_batches_tracked == 3
+    assert module.momentum == 0.3 and module.num_batches_tracked == 3
     means, variances = (torch.stack(tables).mean(0) for tables in zip(*measured, strict=True))
     torch.testing.assert_close(module.running_mean, means, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(module.running_var, variances, rtol=1e-12, atol=1e-12)

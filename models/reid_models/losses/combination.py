@@ -74,6 +74,7 @@ class WeightedLoss(nn.Module):
         self.terms = tuple(t if isinstance(t, LossTerm) else LossTerm.from_mapping(t) for t in terms)
         if not self.terms:
             raise ValueError("WeightedLoss: terms must hold at least one term, got none")
+        self._first = True  # no batch has come yet
         self.names = tuple(term.name for term in self.terms)
         if len(set(self.names)) != len(self.names):
             raise ValueError(f"WeightedLoss: terms must differ in loss or output, got {self.names}")
@@ -108,11 +109,15 @@ class WeightedLoss(nn.Module):
             same: (B,) int64, 1 where a pair shows one identity, where a term's target is ``pair``.
 
         Raises:
-            ValueError: the network has no such output, or a target is not given.
+            ValueError: the network has no such output, a target is not given, or an identity is no class of
+                a cross-entropy's output. On CUDA, where looking waits for the device, identities are looked
+                at in the first batch alone.
         """
         targets = {"identity": identities, "image": images, "pair": same}
         values: dict[str, Tensor] = {}
         total: Tensor | None = None
+        looked_at = not torch.compiler.is_compiling() and (self._first or identities.device.type == "cpu")
+        self._first = False
         for term, losses in zip(self.terms, self.losses, strict=True):
             _check_output(term, outputs)
             arguments: tuple[Tensor, ...] = ()
@@ -123,6 +128,8 @@ class WeightedLoss(nn.Module):
                 arguments = (target,)
             output = outputs[term.output]
             heads = (output,) if isinstance(output, Tensor) else output
+            if term.target == "identity" and looked_at:
+                _check_classes(losses, heads, identities)
             found = [loss(head, *arguments) for loss, head in _matched(term, losses, heads)]
             values[term.name] = found[0] if len(found) == 1 else getattr(torch.stack(found), term.reduce)()
             weighted = term.weight * values[term.name]
@@ -153,6 +160,20 @@ def _matched(term: LossTerm, losses: Any, heads: Sequence[Tensor]) -> Iterator[t
             f"WeightedLoss: outputs must have {len(losses)} tensors in {term.output!r}, got {len(heads)}"
         )
     return ((losses[0], head) for head in heads)
+
+
+def _check_classes(losses: Any, heads: Sequence[Tensor], identities: Tensor) -> None:
+    """That identities are classes, before an indexing of CUDA's fails, after which nothing runs there."""
+    for loss in losses:
+        if not isinstance(loss, nn.CrossEntropyLoss) or identities.is_floating_point():
+            continue
+        classes = min(head.shape[1] for head in heads)
+        wrong = ((identities < 0) | (identities >= classes)) & (identities != loss.ignore_index)
+        if bool(wrong.any()):
+            raise ValueError(
+                f"WeightedLoss: identities must be classes of the model, which has {classes} "
+                f"(0-{classes - 1}), got identity {int(identities[wrong][0])}"
+            )
 
 
 def _check_output(term: LossTerm, outputs: Mapping[str, Any]) -> None:

@@ -77,6 +77,9 @@ class Extraction:
 
     def blocks(self, model: nn.Module, records: Sequence[ImageRecord]) -> Iterator[Tensor]:
         """Features float32 (B, D) on the CPU, a batch at a time."""
+        if not records:
+            yield self._of_nothing(model)
+            return
         device = choose_device(self.device)
         few = len(records) <= self.batch_size  # one batch: workers would only have to be started
         loader = make_evaluation_loader(
@@ -95,14 +98,25 @@ class Extraction:
                 if self.occlusion is not None:
                     images = self.occlusion.apply(images, seen)
                 seen += len(images)
-                inputs = self.augmentation.evaluation(images)
-                yield self._forward(model, inputs).float().cpu()
+                yield self._forward(model, self.augmentation.evaluation(images)).float().cpu()
         finally:
             model.to(home).train(training)
+
+    def _of_nothing(self, model: nn.Module) -> Tensor:
+        """(0, D), D being that of a black image."""
+        training, home = model.training, next(model.parameters(), torch.empty(0)).device
+        try:
+            black = torch.zeros(1, 3, *self.image_size, dtype=torch.uint8, device=home)
+            return self._forward(model.eval(), self.augmentation.evaluation(black)).float().cpu()[:0]
+        finally:
+            model.train(training)
 
     @torch.no_grad()
     def _forward(self, model: nn.Module, images: Tensor) -> Tensor:
         context: AbstractContextManager = nullcontext()
+        first = next((p for p in model.parameters() if p.is_floating_point()), images)
+        if self.autocast is None:  # a network made half precision wants its images so
+            images = images.to(first.dtype)
         if self.autocast is not None:
             context = torch.autocast(images.device.type, AUTOCAST[self.autocast])
         with context:
@@ -120,8 +134,9 @@ def extract_features(model: nn.Module, records: Sequence[ImageRecord], **options
     that it was.
 
     Args:
-        model: images (N, 3, H, W), normalised -> features (N, D), as any of ``create_model`` gives.
-        records: images, at least one.
+        model: images (N, 3, H, W), normalised -> features (N, D), as any of ``create_model`` gives. They come
+            in the dtype of its parameters, such as float16 after ``model.half()``.
+        records: images; of none there are features (0, D).
         **options: the fields of :class:`Extraction`; ``image_size`` must be given.
 
     Raises:

@@ -20,6 +20,8 @@ from .joint_batch import joint
 from .schedule import make_optimizer, make_schedule
 from .trial import asked_inputs, output_widths
 
+LEAST_SCALE = 1.0  # of a gradient scaler: it has then passed over 16 steps in a row and more
+
 
 class Judge(Protocol):
     """What training asks of the data besides batches: :class:`ReidDataModule`."""
@@ -59,7 +61,8 @@ class ReidModule(LightningModule):
 
     Raises:
         TypeError, ValueError: an argument is not as described; unknown names suggest the nearest.
-        RuntimeError: in training, a loss or a weight is no longer finite. No checkpoint holds it.
+        RuntimeError: in training, a loss or a weight is no longer finite. No checkpoint holds it. With
+            ``precision: 16-mixed``, whose scaler skips steps that overflow, once its scale is down to 1.
 
     Example:
         >>> data = ReidDataModule("market1501", root, image_size=(256, 128))
@@ -126,16 +129,16 @@ class ReidModule(LightningModule):
         asked: dict[str, Any] = {name: inputs[name] for name in self._inputs}
         outputs, targets = joint(self, self(batch.image, **asked)), joint(self, self._targets(batch))
         values = self.loss(outputs, **targets)
-        for name, value in values.items():
-            self.means[name].update(value.detach())
         trainer: Any = self.trainer
+        self._count(values)
         self._rate = trainer.optimizers[0].param_groups[0]["lr"]
         self.log("loss", values["total"].detach(), prog_bar=True, logger=False)
         ends_step = (batch_idx + 1) % trainer.accumulate_grad_batches == 0 or trainer.is_last_batch
         logged = ends_step and self.global_step % trainer.log_every_n_steps == 0
         if logged or trainer.is_last_batch:  # not every step: reading a value waits for the device
             rows = {f"step/{name}": value.item() for name, value in values.items()}
-            self._check_finite(rows)
+            if not self._will_be_skipped(rows):
+                self._check_finite(rows)
             if logged:
                 self._write({**rows, "step/lr": self._rate}, self.global_step)
         total: Tensor = values["total"]
@@ -214,6 +217,28 @@ class ReidModule(LightningModule):
                 f"the loss is no longer finite in epoch {self.current_epoch + 1}, at learning rate "
                 f"{self._rate:g}: {values}"
             )
+
+    @property
+    def _scaler(self) -> torch.amp.GradScaler | None:
+        """What scales the losses of ``precision: 16-mixed``; it skips steps whose gradients overflow."""
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        return scaler if scaler is not None and scaler.is_enabled() else None
+
+    def _count(self, values: Mapping[str, Tensor]) -> None:
+        """Adds a batch to the epoch's means; with a scaler, which skips such steps, only if it is finite."""
+        if self._scaler is None:
+            for name, value in values.items():
+                self.means[name].update(value.detach())
+            return
+        finite = torch.stack([value.detach().isfinite() for value in values.values()]).all()
+        for name, value in values.items():
+            self.means[name].update(torch.where(finite, value.detach(), 0), finite.float())
+
+    def _will_be_skipped(self, values: Mapping[str, float]) -> bool:
+        """Whether a scaler passes over a step whose loss is not finite, and can still lower its scale."""
+        scaler = self._scaler
+        finite = all(map(math.isfinite, values.values()))
+        return not finite and scaler is not None and scaler.get_scale() > LEAST_SCALE
 
     def _check_state(self, state: Mapping[str, Tensor]) -> None:
         """Weights, buffers and sums of losses: a step's loss can be finite, and its gradient not."""

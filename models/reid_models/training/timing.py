@@ -1,4 +1,4 @@
-"""How long a run trains: ``training.json`` in its folder."""
+"""What a run says of itself: its parameters, and how long it trains, ``training.json`` in its folder."""
 
 from __future__ import annotations
 
@@ -9,9 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from .._output import replacing
 from ..runs.files import TRAINING
+
+
+class ParameterCount(Callback):
+    """Says how large the network is, in a line. (Lightning's table counts FLOPs, of which it knows none.)"""
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        sizes = [(parameter.numel(), parameter.requires_grad) for parameter in pl_module.parameters()]
+        total, trained = sum(size for size, _ in sizes), sum(size for size, asked in sizes if asked)
+        fixed = "" if trained == total else f", {trained / 1e6:.2f} of them trained"
+        rank_zero_info(f"{total / 1e6:.2f} million parameters{fixed}")
 
 
 class TrainingTime(Callback):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,7 +28,7 @@ from .configuration import check_same_run, count_processes, make_parser, read_co
 from .interruption import Interruption
 from .joint_batch import JointBatchNorm
 from .module import ReidModule
-from .timing import TrainingTime
+from .timing import ParameterCount, TrainingTime
 
 KEPT = f"{METRICS}.kept"  # rows of before, while Lightning begins its file anew
 
@@ -160,6 +161,8 @@ def _make_trainer(given: Any, folder: Path, last: LastCheckpoint, checkpoint: Pa
     callbacks = [*(options.pop("callbacks") or []), last, BestModel(folder), TrainingTime(folder)]
     if options["enable_progress_bar"] is not False:
         callbacks.append(RichProgressBar())
+    if options.pop("enable_model_summary") is not False:
+        callbacks.append(ParameterCount())
     plugins: list[Any] = [WholeCheckpointIO()]
     if options.pop("sync_batchnorm"):
         plugins.append(JointBatchNorm())
@@ -173,6 +176,7 @@ def _make_trainer(given: Any, folder: Path, last: LastCheckpoint, checkpoint: Pa
         TensorBoardLogger(folder, name="", version="", default_hp_metric=False, purge_step=steps),
     ]
     options |= {"logger": loggers, "callbacks": callbacks, "plugins": plugins, "default_root_dir": folder}
+    options["enable_model_summary"] = False
     try:
         return Trainer(**options)
     except MisconfigurationException as error:
@@ -208,10 +212,17 @@ def _csv_logger(folder: Path, steps: int) -> CSVLogger:
     return logger
 
 
+def _is_no_advertisement(record: logging.LogRecord) -> bool:
+    return "Tip: For seamless" not in record.getMessage()
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the warnings of Lightning that are no news here."""
-    with warnings.catch_warnings():
+    """Without the warnings of Lightning that are no news here, and what it advertises."""
+    log = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    with warnings.catch_warnings(), ExitStack() as filtered:
+        log.addFilter(_is_no_advertisement)
+        filtered.callback(log.removeFilter, _is_no_advertisement)
         for message in (
             ".*exists and is not empty.*",  # a run folder holds several things
             ".*is smaller than the logging interval.*",  # epochs are logged in any case

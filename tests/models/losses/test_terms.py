@@ -154,3 +154,16 @@ def test_equal_pairs_have_a_finite_gradient_and_no_pairs_give_zero() -> None:
 def test_contrastive_loss_refuses_bad_input(alpha: Any, pairs: Any, same: Any, message: str) -> None:
     with pytest.raises((TypeError, ValueError), match=message):
         ContrastiveLoss(alpha)(pairs, same)
+
+
+@pytest.mark.parametrize(("identity", "heads"), [(7, 1), (-1, 1), (3, 2)])
+def test_identities_that_are_no_classes_are_named(identity: int, heads: int) -> None:
+    loss = WeightedLoss([{"loss": "cross_entropy", "output": "logits"}])
+    logits = torch.randn(4, 3)
+    with pytest.raises(ValueError, match=rf"which has 3 \(0-2\), got identity {identity}"):
+        loss({"logits": (logits,) * heads if heads > 1 else logits}, torch.tensor([0, 0, identity, identity]))
+
+
+def test_an_identity_that_a_loss_passes_over_is_no_error() -> None:
+    loss = WeightedLoss([{"loss": "cross_entropy", "output": "logits", "options": {"ignore_index": -1}}])
+    assert loss({"logits": torch.randn(4, 3)}, torch.tensor([0, 0, -1, 2]))["total"].isfinite()

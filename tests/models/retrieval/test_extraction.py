@@ -144,3 +144,34 @@ def test_fingerprint_is_of_both_implementations() -> None:
             fingerprint(create_model("hsgnet", 4, backbone="resnet10t", image_size=(64, 64), impl=impl))
         )
     assert len(found) == 1
+
+
+class Means(nn.Module):
+    """Channels' means, weighted; notes the dtype of its images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(3))
+        self.seen: set[torch.dtype] = set()
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.seen.add(images.dtype)
+        return images.mean((2, 3)) * self.scale
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("flip", [False, True])
+def test_images_come_in_the_networks_dtype(
+    dtype: torch.dtype, flip: bool, records: tuple[ImageRecord, ...]
+) -> None:
+    model = Means().to(dtype)
+    found = extract_features(model, records, image_size=(16, 16), workers=0, flip_average=flip)
+    expected = extract_features(Means(), records, image_size=(16, 16), workers=0, flip_average=flip)
+    assert model.seen == {dtype} and found.features.dtype == torch.float32
+    torch.testing.assert_close(found.features, expected.features, atol=0.02, rtol=0.02)
+
+
+def test_no_images_have_features_of_the_networks_length() -> None:
+    model = Means().train()
+    found = extract_features(model, [], image_size=(16, 16))
+    assert found.features.shape == (0, 3) and len(found.paths) == 0 and model.training

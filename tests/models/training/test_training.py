@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+import itertools
+import math
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,10 +13,13 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed
+from lightning.pytorch import Trainer
+from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor, nn
 
 from reid_models import load_model
 from reid_models.data.loaders import TrainBatch
+from reid_models.losses import WeightedLoss
 from reid_models.runs.models import BEST
 from reid_models.training.checkpoints import LAST
 from reid_models.training.configuration import (
@@ -81,6 +86,53 @@ def test_a_lost_loss_leaves_the_checkpoint_of_before(tmp_path: Path) -> None:
     assert not (lost / BEST).exists() and not list(lost.glob("*.part"))
     train({**settings, "name": "lost", "resume": True})
     assert_same_weights(lost, whole)
+
+
+def test_a_step_that_a_gradient_scaler_skips_is_no_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of ``16-mixed`` on a GPU: one loss overflows, the scale is lowered, the run goes on without it."""
+    trainer = {"max_epochs": 1, "log_every_n_steps": 1}
+    settings = {**recipe(tmp_path, data={"sampler": identity_batches(4, 2)}, trainer=trainer), "name": "run"}
+    _scaled(monkeypatch, init_scale=64.0)
+    _overflowing(monkeypatch, lambda step: step == 4)
+    folder = train(settings)
+    assert all(value.isfinite().all() for value in state(folder)["state_dict"].values())
+    table = rows(folder)
+    assert [row["step"] for row in table if row["step/total"] == "inf"] == ["4"]
+    assert all(math.isfinite(float(row["train/total"])) for row in table if row["train/total"])
+    assert state(folder)["MixedPrecision"]["scale"] == 32.0
+
+
+def test_a_scaler_without_room_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = {"max_epochs": 1, "log_every_n_steps": 1}
+    settings = {**recipe(tmp_path, data={"sampler": identity_batches(4, 2)}, trainer=trainer), "name": "run"}
+    _scaled(monkeypatch, init_scale=4.0)
+    _overflowing(monkeypatch, lambda step: True)
+    with pytest.raises(RuntimeError, match="the loss is no longer finite in epoch 1"):
+        train(settings)
+
+
+def _scaled(monkeypatch: pytest.MonkeyPatch, **options: float) -> None:
+    """Trains as with ``16-mixed``, on the CPU, for which Lightning takes bfloat16 instead."""
+
+    def make(**settings: Any) -> Trainer:
+        scaler = torch.amp.GradScaler("cpu", **options)
+        settings["plugins"].append(MixedPrecision("16-mixed", "cpu", scaler=scaler))
+        return Trainer(**{**settings, "precision": None})
+
+    monkeypatch.setattr("reid_models.training.train.Trainer", make)
+
+
+def _overflowing(monkeypatch: pytest.MonkeyPatch, when: Callable[[int], bool]) -> None:
+    """The losses of some steps are infinite."""
+    original, steps = WeightedLoss.forward, itertools.count()
+
+    def forward(self: WeightedLoss, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        factor = torch.inf if when(next(steps)) else 1.0
+        return {name: value * factor for name, value in original(self, *args, **kwargs).items()}
+
+    monkeypatch.setattr(WeightedLoss, "forward", forward)
 
 
 def test_lost_weights_are_neither_saved_nor_validated() -> None:
