@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from .._numbers import check_integer
 from .augmentation import random_affine
 from .images import ImageDataset, Sample, stack_samples
 from .records import ImageRecord
@@ -207,11 +208,3 @@ def _as_it_is(batch: Any) -> Any:
 def _mixed(*numbers: int) -> int:
     """A seed in [0, 2**63) from several numbers."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
-
-
-def check_integer(value: int, argument: str, function: str, least: int = 0) -> None:
-    """Raises TypeError or ValueError unless the argument is an int, at least ``least``."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{function}: {argument} must be an int, got {type(value).__name__}")
-    if value < least:
-        raise ValueError(f"{function}: {argument} must be at least {least}, got {value}")

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from reid_ops import occlude
 
+from .._numbers import check_integer, check_number
 from .._suggest import unknown
 
 #: Kinds by the paper's names, and as :func:`reid_ops.occlude` calls them.
@@ -42,14 +43,10 @@ class Occlusion:
     def __post_init__(self) -> None:
         if self.kind not in KINDS and self.kind not in KINDS.values():
             raise unknown("kind of occlusion", self.kind, [*KINDS, *KINDS.values()])
-        if isinstance(self.level, bool) or not isinstance(self.level, (int, float)):
-            raise TypeError(f"occlude: level must be a number, got {type(self.level).__name__}")
+        check_number(self.level, "level", "occlude")
         if not 0 <= self.level < 1:
             raise ValueError(f"occlude: level must be in [0, 1), got {self.level}")
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int):
-            raise TypeError(f"occlude: seed must be an int, got {type(self.seed).__name__}")
-        if self.seed < 0:
-            raise ValueError(f"occlude: seed must be at least 0, got {self.seed}")
+        check_integer(self.seed, "seed", "occlude")
 
     @classmethod
     def parse(cls, text: str) -> Occlusion:

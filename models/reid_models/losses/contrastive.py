@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .._numbers import check_number
+
 
 class ContrastiveLoss(nn.Module):
     r"""Pairs of one identity pulled together, others pushed apart up to a margin.
@@ -34,8 +36,7 @@ class ContrastiveLoss(nn.Module):
 
     def __init__(self, alpha: float = 1.0) -> None:
         super().__init__()
-        if isinstance(alpha, bool) or not isinstance(alpha, (int, float)):
-            raise TypeError(f"ContrastiveLoss: alpha must be a number, got {type(alpha).__name__}")
+        check_number(alpha, "alpha", "ContrastiveLoss")
         if not 0 < alpha < float("inf"):
             raise ValueError(f"ContrastiveLoss: alpha must be finite and above 0, got {alpha}")
         self.alpha = alpha

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .._numbers import check_integer, check_number
+
 UNLABELLED = -1
 
 
@@ -67,13 +69,9 @@ class OIMLoss(nn.Module):
             (feature_length, "feature_length", 1),
             (queue, "queue", 0),
         ):
-            if isinstance(count, bool) or not isinstance(count, int):
-                raise TypeError(f"OIMLoss: {argument} must be an int, got {type(count).__name__}")
-            if count < least:
-                raise ValueError(f"OIMLoss: {argument} must be at least {least}, got {count}")
+            check_integer(count, argument, "OIMLoss", least)
         for value, argument in ((temperature, "temperature"), (momentum, "momentum")):
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
-                raise TypeError(f"OIMLoss: {argument} must be a number, got {type(value).__name__}")
+            check_number(value, argument, "OIMLoss")
         if not 0 < temperature < float("inf"):
             raise ValueError(f"OIMLoss: temperature must be finite and above 0, got {temperature}")
         if not 0 <= momentum < 1:

@@ -7,6 +7,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from .._numbers import check_integer
+
 #: A named output of training: a tensor, or one for each of several heads.
 Output = Tensor | tuple[Tensor, ...]
 
@@ -136,7 +138,4 @@ class Network(nn.Module):
 
     def check_count(self, value: int, argument: str) -> None:
         """Raises TypeError or ValueError unless the argument is an int, at least 1."""
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise TypeError(f"{self.name}: {argument} must be an int, got {type(value).__name__}")
-        if value < 1:
-            raise ValueError(f"{self.name}: {argument} must be at least 1, got {value}")
+        check_integer(value, argument, self.name, 1)

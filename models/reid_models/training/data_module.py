@@ -13,10 +13,11 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from .._numbers import check_integer
 from ..data import ImageDataset, ReidDataset, check_images, read_dataset
 from ..data.augmentation import Augmentation
 from ..data.images import Sample
-from ..data.loaders import TrainBatch, check_integer, make_evaluation_loader, make_train_loader
+from ..data.loaders import TrainBatch, make_evaluation_loader, make_train_loader
 from ..data.records import ImageRecord
 from ..data.samplers import TrainSampler, make_sampler
 from ..retrieval.comparison import (

@@ -23,6 +23,7 @@ from torch.optim.lr_scheduler import (
     StepLR,
 )
 
+from .._numbers import check_integer
 from .._registry import Registry, table
 from .._suggest import unknown
 
@@ -149,12 +150,12 @@ def _step(
     ``first_decay`` and every ``decay_every`` epochs from there.
     """
     if milestones is None:
-        _check_integer(first_decay, "first_decay", 2)
-        _check_integer(decay_every, "decay_every", 1)
+        check_integer(first_decay, "first_decay", "schedule", 2)
+        check_integer(decay_every, "decay_every", "schedule", 1)
         milestones = range(first_decay, first_decay + DECAYS * decay_every, decay_every)
     for epoch in milestones:
-        _check_integer(epoch, "milestones", 2)
-    _check_integer(warmup_epochs, "warmup_epochs", 0)
+        check_integer(epoch, "milestones", "schedule", 2)
+    check_integer(warmup_epochs, "warmup_epochs", "schedule", 0)
     _check_factor(factor, "factor")
     _check_factor(warmup_start, "warmup_start")
     decays = MultiStepLR(optimizer, [epoch - 1 for epoch in milestones], gamma=factor)
@@ -201,10 +202,10 @@ def _iterations(
         raise ValueError(f"schedule: every or milestones must be given, got {every} and {milestones}")
     _check_factor(factor, "factor")
     if every is not None:
-        _check_integer(every, "every", 1)
+        check_integer(every, "every", "schedule", 1)
         return StepLR(optimizer, every, gamma=factor)
     for step in milestones or ():
-        _check_integer(step, "milestones", 1)
+        check_integer(step, "milestones", "schedule", 1)
     return MultiStepLR(optimizer, list(milestones or ()), gamma=factor)
 
 
@@ -254,10 +255,3 @@ def _check_known(
 def _check_factor(value: float, argument: str) -> None:
     if not 0 < value <= 1:
         raise ValueError(f"schedule: {argument} must be in (0, 1], got {value}")
-
-
-def _check_integer(value: int, argument: str, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"schedule: {argument} must be an int, got {type(value).__name__}")
-    if value < least:
-        raise ValueError(f"schedule: {argument} must be at least {least}, got {value}")

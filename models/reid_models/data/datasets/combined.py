@@ -10,6 +10,7 @@ from typing import Any
 
 from ..._suggest import unknown
 from ..records import JUNK, ImageRecord, ReidDataset, RetrievalSplit, SplitCounts
+from .options import check_integers
 from .registry import read_any
 
 FIELDS = ("name", "root", "options", "first_label", "same_persons_as")
@@ -112,8 +113,7 @@ def _read_part(given: Mapping[str, Any], root: Path | None, before: Sequence[_Pa
     camera = max((part.end_camera for part in before), default=0)
     if same is None:
         start = max((part.end for part in before), default=0) if first is None else first
-        if isinstance(start, bool) or not isinstance(start, int) or start < 0:
-            raise ValueError(f"{name}: first_label must be an int of at least 0, got {start!r}")
+        check_integers(name, (start, "first_label", 0))
         labels = {identity: start + label for identity, label in dataset.train_labels.items()}
         return _Part(dataset, labels, camera, shares=False)
     if first is not None:

@@ -7,14 +7,8 @@ import re
 
 from ..records import ImageRecord, ReidDataset, SplitCounts
 from .listing import find_root, list_images
-from .single_shot import (
-    QUERIES,
-    check_choice,
-    check_integers,
-    draw_identities,
-    draw_single_shot,
-    seen_by_both,
-)
+from .options import check_choice, check_integers
+from .single_shot import QUERIES, draw_identities, draw_single_shot, seen_by_both
 
 PERSONS, IMAGES_EACH = 971, 4  # HCN, section 4.1, and CSN, section 4.1
 NAME = re.compile(r"(?P<identity>\d{4})(?P<number>\d{3})\..*")

@@ -16,7 +16,8 @@ from .cuhk03_images import BOXES, FOLDERS, NESTED, find_images
 from .cuhk03_images import LAYOUT as IMAGES_LAYOUT
 from .cuhk03_images import NAME as IMAGE_NAME
 from .listing import list_images, named_record
-from .single_shot import check_choice, check_integers, draw_identities
+from .options import check_choice, check_integers
+from .single_shot import draw_identities
 
 #: HCN, section 4.1; the sizes of queries and gallery are the protocol's.
 COUNTS = {

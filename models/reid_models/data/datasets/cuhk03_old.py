@@ -7,14 +7,8 @@ from pathlib import Path
 
 from ..records import ReidDataset, SplitCounts
 from .cuhk03_images import BOXES, MAT, VIEWS, find_images, find_mat, list_records, read_test_sets
-from .single_shot import (
-    QUERIES,
-    check_choice,
-    check_integers,
-    draw_identities,
-    draw_single_shot,
-    seen_by_both,
-)
+from .options import check_choice, check_integers
+from .single_shot import QUERIES, draw_identities, draw_single_shot, seen_by_both
 
 PAIRS = 3  # of cameras, with 843 + 440 + 77 = 1,360 persons; pairs 4 and 5 came later
 VALIDATION, TEST = 100, 100

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from ..records import ImageRecord, ReidDataset
+from .options import check_integers
 from .splitting import SplitRule, check_fraction, split_at_random
 
 PATTERN = 4  # an identity is a smooth pattern from 4 x 4 random colours
@@ -53,16 +54,15 @@ def make_synthetic(
     check_fraction(train_fraction, name)
     if len(size) != 2:
         raise ValueError(f"{name}: size must be (height, width), got {tuple(size)}")
-    for value, argument, least in (
+    check_integers(
+        name,
         (identities, "identities", 2),
         (cameras, "cameras", 2),
         (images_per_camera, "images_per_camera", 1),
         (size[0], "size", 8),
         (size[1], "size", 8),
         (seed, "seed", 0),
-    ):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ValueError(f"{name}: {argument} must be an int of at least {least}, got {value!r}")
+    )
     random = np.random.default_rng(seed)
     patterns = _smooth(random, identities, size)
     gains = 1 + CAMERA_GAIN * random.uniform(-1, 1, (cameras, 3, 1, 1)).astype(np.float32)

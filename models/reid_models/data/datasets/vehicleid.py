@@ -11,6 +11,7 @@ import numpy as np
 
 from ..records import ImageRecord, ReidDataset, RetrievalSplit, SplitCounts
 from .listing import find_root, list_images, read_lines
+from .options import check_integers
 
 TEST_SIZES = (800, 1600, 2400)
 CONVENTIONS = ("gallery_one", "query_one")
@@ -57,9 +58,7 @@ def read_vehicleid(
         raise ValueError(f"{name}: test_size must be 800, 1600 or 2400, got {test_size!r}")
     if convention not in CONVENTIONS:
         raise ValueError(f'{name}: convention must be "gallery_one" or "query_one", got {convention!r}')
-    for value, argument, least in ((draws, "draws", 1), (seed, "seed", 0)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ValueError(f"{name}: {argument} must be an int of at least {least}, got {value!r}")
+    check_integers(name, (draws, "draws", 1), (seed, "seed", 0))
     lists = ("train_test_split/train_list.txt", f"train_test_split/test_list_{test_size}.txt")
     path = find_root(root, name, ("image", *lists), LAYOUT, nested=("VehicleID_V1.0",))
     images = {image.stem: str(image) for image in list_images(path / "image", name)}

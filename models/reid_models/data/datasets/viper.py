@@ -7,7 +7,8 @@ import re
 
 from ..records import ReidDataset, RetrievalSplit, SplitCounts
 from .listing import find_root, list_images, named_record
-from .single_shot import check_integers, draw_identities, seen_by_both
+from .options import check_integers
+from .single_shot import draw_identities, seen_by_both
 
 COUNTS = SplitCounts(316, 632, 316, 316, 316)  # CSN, section 4.1
 TEST_IDENTITIES = 316

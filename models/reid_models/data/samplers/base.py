@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Sampler
 
+from ..._numbers import check_integer
+
 #: An epoch's joint batches, each indices of images (groups, group_size), or (groups,).
 Batches = Sequence[np.ndarray] | np.ndarray
 
@@ -132,10 +134,7 @@ class TrainSampler(Sampler[list[int]], ABC):
 
     def check_integer(self, value: int, argument: str, least: int) -> None:
         """Raises TypeError or ValueError unless the argument is an int, at least ``least``."""
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise TypeError(f"{self._name}: {argument} must be an int, got {type(value).__name__}")
-        if value < least:
-            raise ValueError(f"{self._name}: {argument} must be at least {least}, got {value}")
+        check_integer(value, argument, self._name, least)
 
     @property
     def _name(self) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
+from ..._numbers import check_integer
 from ..._suggest import unknown
 
 WARMUPS = ("printed", "linear", "from_zero")
@@ -44,10 +45,7 @@ def hybrid_attention(
     if warmup not in WARMUPS:
         raise unknown("warmup of the schedule hybrid_attention", warmup, WARMUPS)
     for value, argument in ((warmup_epochs, "warmup_epochs"), *((m, "milestones") for m in milestones)):
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise TypeError(f"schedule: {argument} must be an int, got {type(value).__name__}")
-    if warmup_epochs < 0:
-        raise ValueError(f"schedule: warmup_epochs must be at least 0, got {warmup_epochs}")
+        check_integer(value, argument, "schedule")
     ends = list(milestones)
     if ends != sorted(set(ends)) or any(end < max(1, warmup_epochs) for end in ends):
         raise ValueError(f"schedule: milestones must rise from warmup_epochs ({warmup_epochs}), got {ends}")
