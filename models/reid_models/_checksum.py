@@ -26,6 +26,13 @@ def is_sealed(path: Path) -> bool:
         return file.read() == _digest(path, size)
 
 
+def read_seal(path: Path) -> str:
+    """The digest that a sealed file ends with, in hexadecimal digits; what is before it is not read."""
+    with path.open("rb") as file:
+        file.seek(-LENGTH, 2)
+        return file.read().hex()
+
+
 def _digest(path: Path, size: int) -> bytes:
     """Of the first ``size`` bytes of a file."""
     digest = hashlib.blake2b(digest_size=LENGTH)

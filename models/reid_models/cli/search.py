@@ -11,7 +11,9 @@ from .command import Command
 
 if TYPE_CHECKING:
     import numpy as np
+    from torch import Tensor
 
+    from ..retrieval.code_gallery import CodeGallery
     from ..retrieval.features import Features, Source
     from .parsing import ArgumentParser, Namespace
 
@@ -38,6 +40,9 @@ def configure(parser: ArgumentParser) -> None:
         metavar="K",
         help="of codes: score each query's K nearest by the network's embeddings (100, or the whole gallery)",
     )
+    parser.add_argument(
+        "--codes", metavar="FILE", help="where the codes of an index of codes are now, if they have moved"
+    )
     parser.add_argument("-k", "--count", type=int, default=10, metavar="N", help="matches of each query")
     arguments.add_model(parser, note="; none: the one that the index was made with, where that was")
     parser.add_argument("--rerank", action="store_true", help="re-rank each query's best candidates")
@@ -60,15 +65,20 @@ def run(options: Namespace) -> None:
     if options.index.endswith(".safetensors"):
         _search_codes(options)
         return
-    if options.shortlist is not None:
-        raise ValueError("--shortlist is for --index CODES.safetensors, of a network that compares pairs")
 
+    from ..retrieval.code_gallery import CodeGallery, has_codes
     from ..retrieval.extraction import choose_device
     from ..retrieval.gallery import Gallery
 
     # Mapped, so that it may be larger than memory; what is mapped is searched on the CPU.
     mapped = choose_device(options.device).type == "cpu"
     gallery = Gallery.load(options.index, device=options.device, mmap=mapped, verify=True)
+    if has_codes(gallery):
+        _search_codes(options, CodeGallery.of(gallery, options.index, codes=options.codes))
+        return
+    for name in ("shortlist", "codes"):
+        if options[name] is not None:
+            raise ValueError(f"--{name} is for --index of codes, of a network that compares pairs")
     query = _query(options, gallery.source)
     own = None if options.with_self else gallery.own_rows(query)
     query = gallery.align(query, own)
@@ -112,10 +122,17 @@ def _give(options: Namespace, found: results.Matches) -> None:
     print(f"written: {options.output}")
 
 
-def _search_codes(options: Namespace) -> None:
-    """In two stages: a shortlist by embedding, then the network's scores."""
+def _search_codes(options: Namespace, stored: CodeGallery | None = None) -> None:
+    """In two stages: a shortlist by embedding, then the network's scores.
+
+    Args:
+        options: of the command.
+        stored: the index and its codes; None: the index is a file of codes, indexed here.
+    """
     if options.rerank or options.other_cameras:
-        raise ValueError("--rerank and --other-cameras are for a file of `reid index`, not for codes")
+        raise ValueError("--rerank and --other-cameras are for an index of features, not for codes")
+    if stored is None and options.codes is not None:
+        raise ValueError("--codes is for a file of `reid index`: this index is a file of codes itself")
     if options.count < 1:
         raise ValueError(f"--count must be at least 1, got {options.count}")
 
@@ -129,7 +146,7 @@ def _search_codes(options: Namespace) -> None:
     from ..retrieval.pair_scores import Shortlisted
     from ..runs.models import load_trained
 
-    gallery = load_features(options.index)
+    gallery = load_features(options.index) if stored is None else stored.codes
     path = options.model or (gallery.source.path if gallery.source is not None else "")
     if not path:
         raise ValueError(f"--model must be given: {options.index} does not say which model it was made with")
@@ -138,15 +155,31 @@ def _search_codes(options: Namespace) -> None:
     comparison = Shortlisted(network, size, device=choose_device(options.device), progress=True)
     query = _query(options, gallery.source)
     gallery, query = align(gallery, query)
-    scores, rows = (
-        found.cpu().numpy() for found in comparison.best(*prepare_pair(comparison, query, gallery))
-    )
-    own = None if options.with_self else own_rows(query.paths, gallery.paths)
+    if stored is None:
+        found = comparison.best(*prepare_pair(comparison, query, gallery))
+        paths, locate, record = gallery.paths, None, gallery.record
+    else:
+        found = stored.search(comparison, query)
+        paths, locate, record = stored.gallery.paths, stored.gallery.locate, stored.gallery.record
+    own = None if options.with_self else own_rows(query.paths, paths, locate)
+    _say_recall(query, gallery, found[1])
+    scores, rows = (part.cpu().numpy() for part in found)
     none = np.full(len(query), -1)
     scores, rows = drop_rows(scores, rows, none if own is None else own, options.count)
     meaning = f"the network's similarity, of a shortlist of {size}"
     _say_own(own)
-    _give(options, results.Matches(query.records(), scores, rows, gallery.record, meaning))
+    _give(options, results.Matches(query.records(), scores, rows, record, meaning))
+
+
+def _say_recall(query: Features, gallery: Features, rows: Tensor) -> None:
+    """How often a shortlist has a right image, where identities tell."""
+    from ..retrieval.protocol import Protocol
+
+    protocol = Protocol()
+    if protocol.has_positive(query, gallery):
+        share = 100 * protocol.measure_lists(query, gallery, rows.cpu())
+        text = f"a right image is on the shortlist of {rows.shape[1]}: {share:.2f} % of queries"
+        print(text, file=sys.stderr)
 
 
 def _query(options: Namespace, source: Source | None) -> Features:
@@ -181,7 +214,7 @@ COMMAND = Command(
 reid search QUERY.jpg --index vans.index
 reid search queries --index vans.index -k 20 --rerank --output matches.csv
 reid search queries --index vans.index --output matches.html
-reid search QUERY.jpg --index codes.safetensors --shortlist 50
+reid search QUERY.jpg --index csn.index --shortlist 50
 """,
     configure=configure,
     run=run,

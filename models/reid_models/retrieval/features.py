@@ -262,8 +262,15 @@ def _header(tensors: Mapping[str, tuple[str, Sequence[int], int]], source: Sourc
     return struct.pack("<Q", len(text)) + text
 
 
-def load_features(path: str | os.PathLike[str]) -> Features:
+def load_features(path: str | os.PathLike[str], *, verify: bool = True) -> Features:
     """Features from a file of :func:`save_features`. No code is read from the file.
+
+    The features are mapped: rows come from the disk when they are used, so that there may be more than memory
+    holds. A file that was replaced since stays the one that it was.
+
+    Args:
+        path: the file.
+        verify: compare its checksum, for which it is read once as a whole.
 
     Raises:
         FileNotFoundError: no such file.
@@ -287,7 +294,7 @@ def load_features(path: str | os.PathLike[str]) -> Features:
             called = file.get_tensor("names").numpy().tobytes() if "names" in file.keys() else b""  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(f"{function}: {path} is damaged or not a safetensors file ({error})") from error
-    if not is_sealed(path):
+    if verify and not is_sealed(path):
         raise ValueError(f"{function}: {path} is damaged: its checksum is another")
     try:
         source = Source.from_json(metadata["source"]) if metadata.get("source") else None

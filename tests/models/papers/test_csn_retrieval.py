@@ -1,4 +1,4 @@
-"""Retrieval by CSN's scores: all pairs, shortlists, codes on disk, bounded memory."""
+"""Retrieval by CSN's scores: all pairs, shortlists, codes on disk."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from torch import Tensor
 
 from reid_models.data import ReidDataset, make_synthetic
 from reid_models.papers.csn.network import CSN
+from reid_models.retrieval.code_gallery import CodeGallery
 from reid_models.retrieval.comparison import make_comparison, prepare_pair
 from reid_models.retrieval.evaluation import evaluate_dataset, evaluate_draws
 from reid_models.retrieval.extraction import extract_features, extract_to_file
-from reid_models.retrieval.features import Features, load_features
+from reid_models.retrieval.features import Features, load_features, save_features
+from reid_models.retrieval.gallery import Gallery
 from reid_models.retrieval.pair_scores import Shortlisted
 from tests.models.papers.test_csn import SMALL, small
 
@@ -120,23 +122,85 @@ def test_codes_on_disk(
         prepare_pair(other, query, gallery)
 
 
-def test_memory_does_not_grow_with_the_gallery(model: CSN, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No block has more pairs than its memory allows; nothing of a code is copied for a pair."""
-    seen: list[int] = []
-    decide = CSN._decide
+@pytest.fixture
+def stored(tmp_path: Path, dataset: ReidDataset, model: CSN) -> Path:
+    """The gallery's codes in a file."""
+    file = tmp_path / "gallery.codes.safetensors"
+    extract_to_file(file, model, dataset.draws[0].gallery, dtype=torch.float32, **OPTIONS)
+    return file
 
-    def counted(self: CSN, left: Any, right: Any, pairs: Tensor) -> Tensor:
-        seen.append(len(pairs))
-        return decide(self, left, right, pairs)
 
-    monkeypatch.setattr(CSN, "_decide", counted)
-    codes = model.encode(torch.randn(40, 3, *SMALL["image_size"])).detach()
-    height, width = model.similarity_size
-    each = 4 * height * width * (2 * 1152 + 3 * 500)
-    for count in (20, 40):
-        seen.clear()
-        model.match(codes[:10], codes[:count], megabytes=0.5)
-        assert max(seen) == 500_000 // each and sum(seen) == 10 * count
+@pytest.mark.parametrize("kind", ["flat", "ivf"])
+def test_two_stages_from_disk(
+    kind: str, tmp_path: Path, stored: Path, model: CSN, pair: tuple[Features, Features]
+) -> None:
+    """An index of embeddings and a file of codes find what codes in memory do."""
+    if kind == "ivf":
+        pytest.importorskip("faiss")
+    built, report = CodeGallery.build(model, stored, kind=kind, recall=1.0)
+    built.save(tmp_path / "g.index")
+    assert (report is None) == (kind == "flat") and built.gallery.index.dim == 256
+    gallery = CodeGallery.load(tmp_path / "g.index")
+    assert len(gallery) == len(pair[1]) and gallery.gallery.paths == pair[1].paths
+    comparison = Shortlisted(model, 6)
+    scores, rows = gallery.search(comparison, pair[0])
+    expected = comparison.best(*prepare_pair(comparison, *pair))
+    assert torch.equal(rows, expected[1])
+    torch.testing.assert_close(scores, expected[0], rtol=1e-5, atol=1e-5)
+    near = model.embed(pair[0].features) @ model.embed(pair[1].features).T
+    assert {*rows[0].tolist()} == {*near[0].topk(6).indices.tolist()}
+
+
+def test_two_stages_after_a_move(
+    tmp_path: Path, stored: Path, model: CSN, pair: tuple[Features, Features]
+) -> None:
+    """Index and codes move together; alone the codes must be named, and must be those of the index."""
+    index = tmp_path / "g.index"
+    CodeGallery.build(model, stored)[0].save(index)
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    moved = index.rename(folder / "g.index")
+    with pytest.raises(FileNotFoundError, match=r"codes of .*g\.index must be a file, got .*gallery\.codes"):
+        CodeGallery.load(moved)
+    assert len(CodeGallery.load(moved, codes=stored)) == len(pair[1])
+    codes = stored.rename(folder / stored.name)
+    assert CodeGallery.load(moved).file == codes
+    save_features(codes, pair[0], dtype=torch.float32)
+    with pytest.raises(
+        ValueError, match=r"must have the codes that .*g\.index was made from, but has others"
+    ):
+        CodeGallery.load(moved)
+
+
+def test_codes_damaged_on_disk(tmp_path: Path, stored: Path, model: CSN) -> None:
+    CodeGallery.build(model, stored)[0].save(tmp_path / "g.index")
+    content = bytearray(stored.read_bytes())
+    content[len(content) // 2] ^= 1
+    stored.write_bytes(content)
+    with pytest.raises(ValueError, match="is damaged: its checksum is another"):
+        CodeGallery.load(tmp_path / "g.index")
+    CodeGallery.load(tmp_path / "g.index", verify=False)  # asked for: nothing is read but what is searched
+
+
+def test_codes_of_another_network_are_refused(
+    tmp_path: Path, stored: Path, model: CSN, pair: tuple[Features, Features]
+) -> None:
+    other = small(seed=5)
+    with pytest.raises(ValueError, match="codes must be those of the network that compares them"):
+        CodeGallery.build(other, stored)
+    gallery, _ = CodeGallery.build(model, stored)
+    with pytest.raises(ValueError, match="codes must be those of the network that compares them"):
+        gallery.search(Shortlisted(other, 3), pair[0])
+    with pytest.raises(ValueError, match=r"shortlist must be at most the gallery's \d+, got 1000"):
+        gallery.search(Shortlisted(model, 1000), pair[0])
+    with pytest.raises(
+        ValueError, match="needs a network that compares pairs and embeds its codes, and Line"
+    ):
+        CodeGallery.build(torch.nn.Linear(2, 2), stored)
+    plain, _ = Gallery.build([pair[1]])
+    plain.save(tmp_path / "plain.index")
+    with pytest.raises(ValueError, match="is an index of features: it has no codes"):
+        CodeGallery.load(tmp_path / "plain.index")
 
 
 def test_errors(pair: tuple[Features, Features], model: CSN) -> None:

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from reid_models.cli import main
-from reid_models.networks import create_model
+from reid_models.data import ReidDataset, make_synthetic, read_dataset, read_images
+from reid_models.networks import create_model, save_model
 from reid_models.recipes import list_recipes, load_recipe
+from reid_models.report.curves import plot_cmc
+from reid_models.retrieval.extraction import extract_features
 from reid_models.retrieval.features import load_features
+from reid_models.retrieval.protocol import Protocol
+from reid_models.runs.folders import read_run
 from reid_models.runs.models import load_trained
 from reid_models.training.configuration import make_parser, read_configuration
 from reid_models.training.train import train
@@ -132,7 +140,7 @@ def test_search_in_two_stages(run: Path, capsys: pytest.CaptureFixture[str], tmp
     assert reid(*extract, "--workers", 0, "--output", tmp_path / "codes") == 0
     query, gallery = (tmp_path / "codes" / f"{name}.safetensors" for name in ("query", "gallery"))
     capsys.readouterr()
-    assert reid("search", query, "--index", gallery, "--shortlist", 5, "-k", 3, "--json") == 0
+    assert reid("search", query, "--index", gallery, "--shortlist", 5, "-k", 3, "--json", "--with-self") == 0
     found = json.loads(capsys.readouterr().out)
     assert found["score"] == "the network's similarity, of a shortlist of 5"
     model = load_trained(run).model.eval()
@@ -146,11 +154,174 @@ def test_search_in_two_stages(run: Path, capsys: pytest.CaptureFixture[str], tmp
     assert "shortlist must be at most the gallery's" in capsys.readouterr().err
 
 
+def write_images(folder: Path, count: int, first: int = 0) -> Path:
+    """Images as a user has them: named, of another size, without labels."""
+    folder.mkdir()
+    random = np.random.default_rng(first)
+    for number in range(first, first + count):
+        pixels = random.integers(0, 255, (40, 20, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number:02}.png")
+    return folder
+
+
+def test_images_to_index_to_search(run: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """The two-stage search of images: index of embeddings and codes on disk, then match of the shortlist."""
+    images, queries = write_images(tmp_path / "images", 9), write_images(tmp_path / "queries", 2, first=50)
+    index = tmp_path / "g.index"
+    assert reid("index", images, "--model", run, "--workers", 0, "--output", index) == 0
+    shown = capsys.readouterr().out
+    assert f"written: {index}.codes.safetensors\n" in shown and f"written: {index} (9 images)\n" in shown
+    words = ("search", queries, "--index", index, "--workers", 0)
+    assert reid(*words, "--shortlist", 4, "-k", 2, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["score"] == "the network's similarity, of a shortlist of 4"
+    trained = load_trained(run)
+    records = read_images([str(queries)]), read_images([str(images)])
+    options = {**trained.extraction, "workers": 0}
+    query, gallery = (extract_features(trained.model, part, **options).features for part in records)
+    scores = trained.model.match(query, gallery)
+    near = (trained.model.embed(query) @ trained.model.embed(gallery).T).topk(4).indices
+    for row, entry in enumerate(found["queries"]):
+        expected = scores[row, near[row]].topk(2).values.tolist()
+        assert [match["score"] for match in entry["matches"]] == pytest.approx(expected, rel=0.01)
+    # All that are asked for by default, and the codes where they are said to be.
+    moved = Path(f"{index}.codes.safetensors").rename(tmp_path / "moved.safetensors")
+    assert reid(*words, "--codes", moved, "-k", 20, "--json") == 0
+    assert len(json.loads(capsys.readouterr().out)["queries"][0]["matches"]) == 9
+    for given, message in (
+        ((), "--codes says where"),
+        (("--codes", moved, "--shortlist", 10), "shortlist must be at most the gallery's 9, got 10"),
+        (("--codes", moved, "--rerank"), "--rerank and --other-cameras are for an index of features"),
+        (("--codes", moved, "-k", 0), "--count must be at least 1, got 0"),
+        (("--codes", queries / "50.png"), "is damaged or not a safetensors file"),
+    ):
+        assert reid(*words, *given) == 2
+        shown = capsys.readouterr().err
+        assert message in shown and shown.count("\n") == 1
+
+
+def test_codes_to_index_to_search(run: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Of a dataset, whose identities tell the shortlist's recall."""
+    options = ("--options.identities", 12, "--options.cameras", 2, "--options.size", "[32,24]")
+    extract = ("extract", "--dataset", "synthetic", *options, "--model", run, "--dtype", "float32")
+    assert reid(*extract, "--workers", 0, "--output", tmp_path / "codes") == 0
+    query, gallery = (tmp_path / "codes" / f"{name}.safetensors" for name in ("query", "gallery"))
+    index = tmp_path / "g.index"
+    assert reid("index", gallery, "--metric", "match", "--output", index) == 0
+    assert not list(tmp_path.glob("*.codes.safetensors"))  # they are in a file already
+    answers = []
+    for place in (index, gallery):
+        capsys.readouterr()
+        assert reid("search", query, "--index", place, "--shortlist", 5, "--json") == 0
+        shown = capsys.readouterr()
+        answers.append(json.loads(shown.out))
+        left, right = load_features(query), load_features(gallery)
+        model = load_trained(run).model
+        near = (model.embed(left.features) @ model.embed(right.features).T).topk(5).indices
+        share = 100 * Protocol().measure_lists(left, right, near)
+        assert f"a right image is on the shortlist of 5: {share:.2f} % of queries" in shown.err
+    assert answers[0] == answers[1]
+    # Codes of another network: one line, whichever stage they meet it in.
+    other = tmp_path / "other.safetensors"
+    save_model(create_model("csn", 2, image_size=(32, 24), part_sizes=(4, 2, 2)), other)
+    for words in (
+        ("search", query, "--index", index, "--model", other),
+        ("search", query, "--index", gallery, "--model", other),
+        ("index", gallery, "--metric", "match", "--model", other, "--output", tmp_path / "o.index"),
+        ("evaluate", other, "--query", query, "--gallery", gallery, "--metric", "match", "--no-rerank"),
+    ):
+        assert reid(*words) == 2
+        shown = capsys.readouterr().err
+        assert "codes must be those of the network that compares them" in shown and shown.count("\n") == 1
+    assert not (tmp_path / "o.index").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("index IMAGES --model RUN --codes c.txt", "--codes must end in .safetensors, got c.txt"),
+        ("index IMAGES --model RUN --codes no/c.safetensors", "--codes must be in a folder that exists"),
+        ("index IMAGES --model RUN --recall 7", "recall must be in (0, 1], got 7.0"),
+        ("index IMAGES --model RUN --metric cosine --codes c.safetensors", "--codes is for --metric match"),
+        (
+            "index IMAGES --model PLAIN --metric match",
+            "a network that compares pairs and embeds its codes, and",
+        ),
+        ("index IMAGES --model PLAIN --codes c.safetensors", "--codes is for --metric match and a network"),
+    ],
+)
+def test_indexes_that_are_refused_write_nothing(
+    words: str, message: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    write_images(tmp_path / "images", 2)
+    plain = tmp_path / "plain.safetensors"
+    save_model(create_model("baseline", 4, backbone="resnet10t", image_size=(32, 24)), plain)
+    before = sorted(tmp_path.iterdir())
+    names = {"RUN": str(run), "IMAGES": "images", "PLAIN": str(plain)}
+    given = [names.get(word, word) for word in words.split()]
+    capsys.readouterr()
+    assert reid(*given, "--workers", 0, "--output", "g.index") == 2
+    shown = capsys.readouterr().err
+    assert message in shown and shown.count("\n") == 1
+    assert sorted(tmp_path.iterdir()) == before
+
+
 @pytest.mark.parametrize("kind", ["similarity", "pairs"])
 def test_figures(kind: str, run: Path, tmp_path: Path) -> None:
+    """Figs. 4 and 1, of a tiny trained network."""
     output = tmp_path / f"{kind}.png"
     assert reid("visualize", kind, run, "--count", 2, "--seed", 1, "--output", output) == 0
     assert output.read_bytes().startswith(b"\x89PNG")
+
+
+def test_cmc_curves(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of all pairs, and from rank 1 on what the run's evaluation says."""
+    assert reid("evaluate", run, "--workers", 0, "--no-rerank") == 0
+    output = tmp_path / "cmc.svg"
+    assert reid("visualize", "curves", run, "--curve", "cmc", "--output", output) == 0
+    evaluation = json.loads((run / "evaluation.json").read_text())
+    curve = evaluation["cmc"]["plain"]
+    drawn = plot_cmc(read_run(run).cmc).axes[0].lines[0]
+    assert list(drawn.get_ydata()) == pytest.approx([100 * value for value in curve[:20]])
+    assert curve[0] == pytest.approx(evaluation["plain"]["rank1"])
+    assert output.read_text().startswith("<?xml")
+
+
+def test_splits_of_viper_are_runs_whose_mean_is_the_row(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As docs/csn.md says: a run and its evaluation for each split, then the papers' tables."""
+    monkeypatch.setattr("reid_models.data.datasets.viper.TEST_IDENTITIES", 6)
+    monkeypatch.chdir(tmp_path)
+    random = np.random.default_rng(0)
+    for folder, angle in (("cam_a", 0), ("cam_b", 90)):
+        (tmp_path / "VIPeR" / folder).mkdir(parents=True)
+        for person in range(14):
+            pixels = random.integers(0, 255, (32, 24, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "VIPeR" / folder / f"{person:03}_{angle}.bmp")
+    name, quick = "viper_csn_l2_l3", ("--data.image_size", "[32,24]", "--model.options.part_sizes", "[4,2,2]")
+    quick += ("--data.sampler.anchors_per_batch", 8, "--trainer.max_epochs", 1, "--data.workers", 0)
+    quick += ("--trainer.check_val_every_n_epoch", 1, "--trainer.accelerator", "cpu")
+    quick += ("--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false")
+    queries, rank1 = [], []
+    for split in range(2):
+        own = ("--data.dataset_options.split", split, "--name", f"{name}_split{split}")
+        assert reid("train", name, "--data.root", tmp_path, *own, *quick) == 0
+        folder = tmp_path / "runs" / f"{name}_split{split}"
+        assert reid("evaluate", folder, "--no-rerank", "--workers", 0) == 0
+        data = load_trained(folder).data
+        draw = read_dataset(data["dataset"], data["root"], **data["dataset_options"]).draws[0]
+        queries.append({record.identity for record in draw.query})
+        rank1.append(json.loads((folder / "evaluation.json").read_text())["plain"]["rank1"])
+    assert queries[0] != queries[1] and len(queries[0]) == 6
+    capsys.readouterr()
+    assert reid("recipes", "--table") == 0
+    shown = capsys.readouterr().out
+    row = next(line for line in shown.splitlines() if line.startswith(f"{name} "))
+    assert row.split()[1:3] == ["48.03", f"{50 * sum(rank1):.2f}"]
+    assert f"{name}: mean of 2 splits, standard deviations: rank-1 " in shown
 
 
 @pytest.mark.parametrize(
@@ -190,3 +361,24 @@ def test_other_samplers_have_no_pairs(sampler: dict[str, Any], tmp_path: Path) -
     with pytest.raises(ValueError, match="pairs"):
         train({**recipe, "name": "csn", "runs": str(tmp_path)})
     assert not (tmp_path / "csn").exists()
+
+
+def read_one_image_each() -> ReidDataset:
+    """Made-up images, of every training identity one."""
+    dataset = make_synthetic(identities=12, cameras=2, images_per_camera=2, size=(32, 24))
+    once = {record.identity: record for record in dataset.train}
+    return replace(dataset, train=tuple(once.values()))
+
+
+def test_one_image_of_each_identity_has_no_positive_pair(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = load_recipe("viper_csn_l2_l3").config
+    data = {**SHARED["data"], "dataset": f"{__name__}:read_one_image_each", "dataset_options": {}}
+    model = {**config["model"], "options": {"part_sizes": [4, 2, 2]}}
+    file = tmp_path / "csn.yaml"
+    file.write_text(json.dumps({"model": model, "data": data, "trainer": SHARED["trainer"]}))
+    assert reid("train", file, "--runs", tmp_path / "runs") == 2
+    shown = capsys.readouterr().err
+    assert "images must have another of their identity, got 0 of" in shown and shown.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
