@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..runs.files import EVALUATION
+from ..runs.files import EVALUATION, OCCLUDED
 from . import arguments, results
 from .command import Command
 
@@ -129,7 +129,10 @@ def _of_model(options: Namespace, measures: dict[str, Any]) -> Evaluation:
 
 
 def _keep(options: Namespace, evaluation: Evaluation, metric: str) -> None:
-    """Writes the run's file, unless its numbers would mean something else than those of other runs."""
+    """Writes the run's file, unless its numbers would mean something else than those of other runs.
+
+    Of occluded images there is one for each kind and level, for Fig. 5 of HENet.
+    """
     file = Path(options.model) / EVALUATION
     from .parsing import make_parser
 
@@ -137,7 +140,13 @@ def _keep(options: Namespace, evaluation: Evaluation, metric: str) -> None:
     if options.metric is not None:
         defaults.metric = metric
     changed = [name for name in DEFINITIONS if options[name] != defaults[name]]
-    if changed:
+    if changed == ["occlude"]:
+        occlusion = evaluation.settings["occlusion"]
+        file = Path(options.model) / OCCLUDED / f"{occlusion['kind']}_{occlusion['level']}.json"
+        file.parent.mkdir(exist_ok=True)
+        results.write_text(file, evaluation.to_json())
+        _say([f"written: {file}"], options)
+    elif changed:
         names = ", ".join(f"--{name.removesuffix('_value').replace('_', '-')}" for name in changed)
         _say([f"not written: {file}, which is for the default measures ({names})"], options)
     else:

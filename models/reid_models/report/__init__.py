@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from ..runs.metrics_log import MetricsLog, read_metrics
     from .cam import draw_cam, grad_cam, plot_cam_panels
     from .curves import plot_cmc, plot_training
-    from .efficiency import plot_efficiency, read_measurements
     from .html import Code, Picture, Report, Section, Table, Text
     from .kinds import FIGURES, FigureKind, FigureOption, FigureRequest
     from .lists import RankedList, choose_queries, plot_ranked_lists, ranked_lists
@@ -50,14 +49,12 @@ __all__ = [
     "picture_sections",
     "plot_cam_panels",
     "plot_cmc",
-    "plot_efficiency",
     "plot_montage",
     "plot_ranked_lists",
     "plot_training",
     "rank_dataset",
     "rank_features",
     "ranked_lists",
-    "read_measurements",
     "read_metrics",
     "read_run",
     "read_runs",
@@ -70,7 +67,6 @@ _HOMES = {
     "..runs.metrics_log": ("MetricsLog", "read_metrics"),
     ".cam": ("draw_cam", "grad_cam", "plot_cam_panels"),
     ".curves": ("plot_cmc", "plot_training"),
-    ".efficiency": ("plot_efficiency", "read_measurements"),
     ".html": ("Code", "Picture", "Report", "Section", "Table", "Text"),
     ".kinds": ("FIGURES", "FigureKind", "FigureOption", "FigureRequest"),
     ".montage": ("plot_montage",),

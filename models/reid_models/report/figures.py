@@ -116,12 +116,6 @@ def _draw_montage(request: FigureRequest) -> Figure:
     )
 
 
-def _draw_efficiency(request: FigureRequest) -> Figure:
-    from .efficiency import plot_efficiency, read_measurements
-
-    return plot_efficiency(read_measurements(request.inputs[0]), title=request.title)
-
-
 def _make_report(request: FigureRequest) -> Report:
     from ..retrieval.extraction import choose_device
     from ..runs.folders import name_paths, read_runs
@@ -185,7 +179,6 @@ MONTAGE = FigureKind(
         SEED,
     ),
 )
-EFFICIENCY = FigureKind("accuracy, size and speed of models, of a CSV file", _draw_efficiency, inputs=(1, 1))
 REPORT = FigureKind(
     "a page of runs",
     _make_report,

@@ -129,7 +129,7 @@ def _check(thing: object) -> None:
         raise TypeError(f"must be a reid_models.report.kinds.FigureKind, got {thing!r}")
 
 
-_OURS = ("ranks", "cam", "curves", "montage", "efficiency", "report")
+_OURS = ("ranks", "cam", "curves", "montage", "report")
 #: Kinds by name, with those of papers (``FIGURES`` in ``figures.py``).
 FIGURES: Registry[FigureKind] = Registry(
     "kind of figure",

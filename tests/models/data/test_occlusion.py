@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,30 @@ def test_the_command_measures_occluded_images_and_leaves_the_runs_file(
     words = ["evaluate", str(path), "--dataset", "synthetic", "--workers", "0", "--no-rerank", "--json"]
     assert main([*words, "--occlude", "RE+RPE:0.4"]) == 0
     assert '"level": 0.4' in capsys.readouterr().out
+
+
+def test_a_run_keeps_what_was_measured_of_each_occlusion(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    save_model(
+        create_model("baseline", 4, backbone="resnet10t", image_size=(32, 32)), run / "best.safetensors"
+    )
+    data = {"dataset": "synthetic", "dataset_options": {"identities": 8, "size": [32, 32]}}
+    (run / "recipe.yaml").write_text(json.dumps({"data": data}))
+    words = ["evaluate", str(run), "--workers", "0"]
+    for occlusion in ("re:0.1", "RE+RPE:0.3"):
+        assert main([*words, "--occlude", occlusion]) == 0
+    folder = run / "occluded"
+    assert sorted(file.name for file in folder.iterdir()) == ["re+rpe_0.3.json", "re_0.1.json"]
+    assert f"written: {folder / 're+rpe_0.3.json'}" in capsys.readouterr().out
+    kept = json.loads((folder / "re_0.1.json").read_text())
+    assert kept["settings"]["occlusion"] == {"kind": "re", "level": 0.1, "seed": 0}
+    # Whole images have a file of their own; what is measured otherwise has none.
+    assert not (run / "evaluation.json").exists()
+    assert main([*words, "--occlude", "re:0.2", "--metric", "euclidean"]) == 0
+    assert "not written:" in capsys.readouterr().out and len(list(folder.iterdir())) == 2
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from reid_models.papers.henet.plots import (
     plot_erasing,
     plot_occlusion,
     plot_probability,
+    read_occluded_runs,
     read_occlusion,
     read_probability,
 )
@@ -96,6 +97,50 @@ def test_occlusion_has_a_panel_for_each_kind(tmp_path: Path) -> None:
     assert list(line.get_ydata()) == pytest.approx([65.0, 35.0, 25.0])
 
 
+def write_run(folder: Path, occluded: dict[str, float]) -> Path:
+    """A run that was evaluated, also with occlusions "KIND:LEVEL"; mAPs as given, 0.6 of whole images."""
+    (folder / "occluded").mkdir(parents=True)
+    whole = {"plain": {"rank1": 0.8, "mAP": 0.6}, "settings": {}}
+    (folder / "evaluation.json").write_text(json.dumps(whole))
+    for test, value in occluded.items():
+        kind, level = test.split(":")
+        settings = {"occlusion": {"kind": kind, "level": float(level), "seed": 0}}
+        content = {"plain": {"rank1": value, "mAP": value}, "settings": settings}
+        (folder / "occluded" / f"{kind}_{level}.json").write_text(json.dumps(content))
+    return folder
+
+
+def test_occluded_runs_make_figure_5(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    none = write_run(tmp_path / "p14", {"re:0.1": 0.5, "rpe:0.1": 0.4, "re:0.3": 0.2})
+    both = write_run(tmp_path / "re_rpe", {"re:0.1": 0.55, "both:0.1": 0.45})
+    results = read_occluded_runs({"none": none, "RE+RPE": both})
+    assert list(results) == ["re", "rpe", "re+rpe"]
+    assert {level: row["mAP"] for level, row in results["re"]["none"].items()} == {
+        0.0: 0.6,
+        0.1: 0.5,
+        0.3: 0.2,
+    }
+    assert results["re+rpe"] == {
+        "RE+RPE": {0.1: {"rank1": 0.45, "mAP": 0.45}, 0.0: {"rank1": 0.8, "mAP": 0.6}}
+    }
+    output = tmp_path / "figure.png"
+    words = ["visualize", "occlusion", f"none={none}", f"RE+RPE={both}", "--output", str(output)]
+    assert main(words) == 0 and output.exists()
+    output.unlink()
+    damaged = none / "occluded" / "re_0.1.json"
+    damaged.write_text("{")
+    assert main(words) == 2
+    assert f"{damaged} is damaged or not an evaluation" in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    for extra, message in (
+        ([str(tmp_path / "empty")], "must be a run that was evaluated on occluded images: reid evaluate"),
+        (["a.json", "b.json"], "occlusion takes one evidence file, or runs, got 2 INPUT"),
+    ):
+        assert main(["visualize", "occlusion", *extra, "--output", str(output)]) == 2
+        shown = capsys.readouterr().err
+        assert message in shown and shown.count("\n") == 1 and not output.exists()
+
+
 @pytest.mark.parametrize("content", ["{", "[]", '{"rows": {"none, re:much": {}}}', '{"rows": {"a, b": 3}}'])
 def test_damaged_evidence_is_one_line(tmp_path: Path, content: str) -> None:
     (tmp_path / "bad.json").write_text(content)
@@ -134,6 +179,7 @@ def test_branches_of_a_model_by_the_command(tmp_path: Path, capsys: Any) -> None
         (["erasing"], False),
         (["erasing", "--dataset", "synthetic", "--count", "0"], False),
         (["probability", "."], False),
+        (["probability", "runs"], True),
     ],
 )
 def test_kinds_of_visualize(
@@ -141,6 +187,8 @@ def test_kinds_of_visualize(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     evidence(tmp_path / "evidence.json")
+    for name in ("re_p05", "re_p07", "re_rpe20_p05"):
+        write_run(tmp_path / "runs" / f"market1501_henet_{name}", {})
     assert main(["visualize", *words, "--output", "figure.png"]) == (0 if made else 2)
     assert (tmp_path / "figure.png").exists() == made
     if not made:

@@ -62,13 +62,6 @@ def test_options_change_the_figure(runs: list[str], tmp_path: Path) -> None:
     assert narrow[0] < plain[0] and short[1] < plain[1]
 
 
-def test_efficiency(tmp_path: Path) -> None:
-    table = tmp_path / "models.csv"
-    table.write_text("name,rank1,mean_ap,feature_dim,volume,speed\nA,90,80,512,100,50\nB,91,81,512,90,60\n")
-    assert main(["visualize", "efficiency", str(table), "--output", str(tmp_path / "a.svg")]) == 0
-    assert (tmp_path / "a.svg").read_text().startswith("<?xml")
-
-
 def test_report(runs: list[str], tmp_path: Path) -> None:
     file = tmp_path / "report.html"
     words = ["visualize", "report", runs[0], f"HSGNet={runs[1]}", "--count", "1", "--title", "<Both>", *QUICK]
@@ -113,7 +106,6 @@ def test_report_of_runs_with_an_equals_sign(tmp_path: Path) -> None:
         (["similaritie", "RUN"], "unknown kind of figure 'similaritie'"),
         (["ranks"], "ranks takes 1 or more INPUT, got 0"),
         (["montage", "RUN"], "montage takes no INPUT, got 1"),
-        (["efficiency", "RUN", "RUN"], "efficiency takes 1 INPUT, got 2"),
         (["cam", "RUN", "--top", "3"], "--top is not an option of cam"),
         (["curves", "RUN", "--tables-only"], "--tables-only is not an option of curves"),
         (["curves", "RUN", "--curve", "roc"], "unknown curve 'roc'"),

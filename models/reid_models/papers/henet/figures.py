@@ -1,4 +1,4 @@
-"""HENet's kinds of ``reid visualize``: heat-maps (Fig. 2), erasing (3), probability (4), occlusion (5)."""
+"""HENet's kinds of ``reid visualize``: Figs. 1 to 5."""
 
 from __future__ import annotations
 
@@ -8,6 +8,27 @@ from ...report.kinds import MANY, FigureKind, FigureOption, FigureRequest
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+def draw_efficiency(request: FigureRequest) -> Figure:
+    """Accuracy, size and speed of models, of CSV files and of runs, which are measured (Fig. 1)."""
+    from ...retrieval.extraction import choose_device
+    from ...runs.folders import name_paths
+    from ...runs.models import load_trained
+    from .scatter import measure_runs, plot_efficiency, read_measurements
+
+    models: dict[str, dict[str, float]] = {}
+    for file in (word for word in request.inputs if word.endswith(".csv")):
+        models |= read_measurements(file)
+    runs = name_paths([word for word in request.inputs if not word.endswith(".csv")])
+    for name in models.keys() & runs.keys():
+        raise ValueError(f"every model must have a name of its own, but {name!r} comes twice")
+    networks = {name: (path, load_trained(path)) for name, path in runs.items()}
+    for _, trained in networks.values():
+        trained.model.to(choose_device(request.device))
+    batch = request.extraction["batch_size"]
+    models |= measure_runs(networks, batch_size=batch, repeats=request.options["repeats"])
+    return plot_efficiency(models, title=request.title)
 
 
 def draw_branches(request: FigureRequest) -> Figure:
@@ -53,14 +74,25 @@ def draw_probability(request: FigureRequest) -> Figure:
 
 
 def draw_occlusion(request: FigureRequest) -> Figure:
-    """Rank-1 and mAP against the level of occlusion (Fig. 5)."""
-    from .plots import plot_occlusion, read_occlusion
+    """Rank-1 and mAP against the level of occlusion, of an evidence file or of runs (Fig. 5)."""
+    from ...runs.folders import name_paths
+    from .plots import plot_occlusion, read_occluded_runs, read_occlusion
 
-    return plot_occlusion(read_occlusion(request.inputs[0]), title=request.title)
+    if any(word.endswith(".json") for word in request.inputs):
+        if len(request.inputs) > 1:
+            raise ValueError(f"occlusion takes one evidence file, or runs, got {len(request.inputs)} INPUT")
+        return plot_occlusion(read_occlusion(request.inputs[0]), title=request.title)
+    return plot_occlusion(read_occluded_runs(name_paths(request.inputs)), title=request.title)
 
 
 SEED = FigureOption("seed", int, "of random choices", 0)
 FIGURES = {
+    "efficiency": FigureKind(
+        "accuracy, size and speed of models, of CSV files and evaluated runs",
+        draw_efficiency,
+        (1, MANY),
+        (FigureOption("repeats", int, "batches timed, of runs", 10),),
+    ),
     "branches": FigureKind(
         "heat-maps of HENet's branches, of one run",
         draw_branches,
@@ -74,5 +106,7 @@ FIGURES = {
         (FigureOption("count", int, "images at most", 4), SEED),
     ),
     "probability": FigureKind("HENet's Fig. 4, of a folder of runs", draw_probability, (1, 1)),
-    "occlusion": FigureKind("HENet's Fig. 5, of an evidence file", draw_occlusion, (1, 1)),
+    "occlusion": FigureKind(
+        "HENet's Fig. 5, of runs evaluated with --occlude, or of an evidence file", draw_occlusion, (1, MANY)
+    ),
 }

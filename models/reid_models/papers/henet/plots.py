@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from reid_ops import polygon_erase, random_erase
 
 from ...data.augmentation import Augmentation
+from ...data.occlusion import KINDS
 from ...data.records import ImageRecord
 from ...networks.network import Network
 from ...recipes.registry import load_recipe
@@ -23,6 +24,7 @@ from ...report import style
 from ...report.cam import grad_cam, plot_cam_panels
 from ...report.legends import place_legends
 from ...report.pictures import load_picture
+from ...runs.files import EVALUATION, OCCLUDED
 
 #: Augmentations of Fig. 4, by the part of a recipe's name that says which.
 AUGMENTATIONS: Mapping[str, str] = {
@@ -156,7 +158,7 @@ def plot_occlusion(
 
     Args:
         results: kind of occlusion -> training -> level -> ``rank1`` and ``mAP`` in [0, 1], as
-            :func:`read_occlusion` gives them.
+            :func:`read_occlusion` and :func:`read_occluded_runs` give them.
         title: of the figure.
 
     Raises:
@@ -246,6 +248,54 @@ def read_occlusion(
             if training in clean:
                 points[0.0] = clean[training]
     return found
+
+
+def read_occluded_runs(
+    runs: Mapping[str, str | os.PathLike[str]],
+) -> dict[str, dict[str, dict[float, dict[str, float]]]]:
+    """What ``reid evaluate RUN --occlude KIND:LEVEL`` has left in runs, for :func:`plot_occlusion`.
+
+    Args:
+        runs: training -> run folder. Its evaluation of whole images, if there, is level 0.
+
+    Raises:
+        FileNotFoundError: a run that was not evaluated with ``--occlude``.
+        ValueError: a damaged evaluation.
+
+    Example:
+        >>> read_occluded_runs({"RPE": "runs/market1501_henet_rpe20_p05"})["re"]["RPE"][0.1]["mAP"]
+        0.71
+    """
+    found: dict[str, dict[str, dict[float, dict[str, float]]]] = {}
+    for name, path in runs.items():
+        files = sorted((Path(path) / OCCLUDED).glob("*.json"))
+        if not files:
+            raise FileNotFoundError(
+                f"{path} must be a run that was evaluated on occluded images: reid evaluate {path} --occlude "
+                "re:0.1"
+            )
+        for file in files:
+            occlusion, measures = _read_evaluation(file)
+            kind = next((known for known in KINDS if occlusion["kind"] in (known, KINDS[known])), None)
+            if kind is None:
+                raise ValueError(f"{file} must be of a known occlusion, got {occlusion['kind']!r}")
+            points = found.setdefault(kind, {}).setdefault(name, {})
+            points[float(occlusion["level"])] = measures
+            if (Path(path) / EVALUATION).is_file():
+                points[0.0] = _read_evaluation(Path(path) / EVALUATION)[1]
+    return {kind: found[kind] for kind in KINDS if kind in found}
+
+
+def _read_evaluation(file: Path) -> tuple[dict[str, Any], dict[str, float]]:
+    """The occlusion, and rank-1 and mAP in [0, 1]."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        measures = {measure: float(content["plain"][measure]) for measure in MEASURES}
+        occlusion = dict(content["settings"].get("occlusion") or {"kind": "re", "level": 0.0})
+        float(occlusion["level"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{file} is damaged or not an evaluation ({error!r})") from None
+    return occlusion, measures
 
 
 def _finish(figure: Figure, drawn: Sequence[Axes], labels: list[str], title: str) -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
-from reid_models.report.efficiency import plot_efficiency, read_measurements
+from reid_models.cli import main
+from reid_models.networks import create_model, save_model
+from reid_models.papers.henet.efficiency import volume
+from reid_models.papers.henet.scatter import measure_runs, plot_efficiency, read_measurements
+from reid_models.runs.models import load_trained
 
 MODELS = """\
 name,rank1,mean_ap,feature_dim,volume,speed
@@ -56,3 +61,39 @@ def test_bad_measurements(tmp_path: Path, content: str, message: str) -> None:
         read_measurements(file)
     with pytest.raises(FileNotFoundError, match="must be a CSV file"):
         read_measurements(tmp_path / "none.csv")
+
+
+def write_run(folder: Path) -> Path:
+    """A run folder as far as the figure needs it."""
+    folder.mkdir()
+    model = create_model("henet", 4, branches=(1, 2), backbone="resnet10t", image_size=(64, 32))
+    save_model(model, folder / "best.safetensors")
+    plain = {"rank1": 0.9, "rank5": 0.95, "rank10": 0.97, "mAP": 0.8, "mINP": 0.4}
+    (folder / "evaluation.json").write_text(json.dumps({"plain": plain}))
+    return folder
+
+
+def test_runs_are_measured(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "mine")
+    trained = load_trained(run)
+    (row,) = measure_runs({"mine": (run, trained)}, batch_size=2, repeats=1).values()
+    assert (row["rank1"], row["mean_ap"], row["feature_dim"]) == (90.0, 80.0, trained.model.feature_length)
+    assert row["volume"] == volume(trained.model) and row["speed"] > 0
+
+
+def test_the_command_draws_files_and_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table, run, output = tmp_path / "models.csv", write_run(tmp_path / "mine"), tmp_path / "a.svg"
+    table.write_text(MODELS)
+    words = ["visualize", "efficiency", str(table), str(run), "--batch-size", "2", "--repeats", "1"]
+    assert main([*words, "--output", str(output)]) == 0
+    assert output.read_text().startswith("<?xml")
+    output.unlink()
+    (run / "evaluation.json").unlink()
+    for extra, message in (
+        ([], "mine must be a run that was evaluated: reid evaluate"),
+        ([f"HPM={run}"], "every model must have a name of its own, but 'HPM' comes twice"),
+        ([str(tmp_path / "none.csv")], "path must be a CSV file"),
+    ):
+        assert main([*words[:3], *(extra or words[3:4]), "--output", str(output)]) == 2
+        shown = capsys.readouterr().err
+        assert message in shown and shown.count("\n") == 1 and not output.exists()

@@ -15,8 +15,11 @@ from matplotlib.lines import Line2D
 
 from reid_ops.metrics import efficiency_score
 
-from .legends import legend, shorten
-from .style import INK, NORMAL, SERIES, SMALL, new_figure, tidy
+from ...report.legends import legend, shorten
+from ...report.style import INK, NORMAL, SERIES, SMALL, new_figure, tidy
+from ...runs.folders import read_run
+from ...runs.models import Trained
+from .efficiency import measure_efficiency
 
 EFFICIENCY_FIELDS = ("rank1", "mean_ap", "feature_dim", "volume", "speed")
 LARGEST_DOT = 900.0  # square points
@@ -57,6 +60,35 @@ def read_measurements(path: str | os.PathLike[str]) -> dict[str, dict[str, float
                 got = ", ".join(str(row[field]) for field in EFFICIENCY_FIELDS)
                 raise ValueError(f"{op}: {where}: must have numbers, got {got}") from None
     return models
+
+
+def measure_runs(
+    networks: Mapping[str, tuple[str | os.PathLike[str], Trained]], **options: Any
+) -> dict[str, dict[str, float]]:
+    """Rows as of :func:`read_measurements`, of runs that were evaluated; their speed is measured here.
+
+    Args:
+        networks: name -> run folder and its network, on the device that is to be measured.
+        **options: of :func:`measure_efficiency`.
+
+    Raises:
+        ValueError: a run has not been evaluated; before anything is measured.
+
+    Example:
+        >>> measure_runs({"HENet": ("runs/henet", load_trained("runs/henet"))})["HENet"]["feature_dim"]
+        2560.0
+    """
+    scores = {}
+    for name, (path, _) in networks.items():
+        scores[name] = read_run(path).scores.get("plain") if Path(path).is_dir() else None
+        if scores[name] is None:
+            raise ValueError(f"{path} must be a run that was evaluated: reid evaluate {path}")
+    rows = {}
+    for name, (_, trained) in networks.items():
+        cost, plain = measure_efficiency(trained.model, **options), scores[name] or {}
+        values = plain["rank1"], plain["mAP"], cost.feature_length, cost.megabytes, cost.images_per_second
+        rows[name] = dict(zip(EFFICIENCY_FIELDS, map(float, values), strict=True))
+    return rows
 
 
 def plot_efficiency(models: Mapping[str, Mapping[str, float]], *, title: str = "") -> Figure:
