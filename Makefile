@@ -32,8 +32,6 @@ demo:
 demo-job: $(BUILDS)
 	$(MAKE) -j2 $(RUNS) extension BUILD_OPTIONS=--no-cuda-without-gpu
 	PYTHONPATH=models $(RUN) -m examples.main_job
-	$(RUN) -m benchmarks part_correlation similarity_graph stripe_pool polygon_erasing augmentation k_reciprocal \
-	  evaluate_ranking --headline --quick --no-compile --threads all
 
 bench: build $(INSTALLED)
 	$(RUN) -m benchmarks

@@ -1,4 +1,4 @@
-"""The main job's folder."""
+"""The main job's folder, and which networks it trains."""
 
 from __future__ import annotations
 
@@ -31,3 +31,21 @@ def test_only_its_own_runs_are_removed(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(_Reached):
         main_job.main()
     assert all(file.exists() for file in kept) and not own.parent.exists()
+
+
+@pytest.mark.parametrize(("arguments", "expected"), [([], ["HSGNet"]), (["--baseline"], ["baseline", "HSGNet"])])
+def test_the_baseline_is_trained_when_asked_for(
+    arguments: list[str], expected: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = []
+
+    def train_recipe(method: str, *others: object) -> None:
+        trained.append(method)
+        if method == "HSGNet":
+            raise _Reached
+
+    monkeypatch.setattr(sys, "argv", ["main_job", "--output", str(tmp_path), *arguments])
+    monkeypatch.setattr(main_job, "train_recipe", train_recipe)
+    with pytest.raises(_Reached):
+        main_job.main()
+    assert trained == expected
