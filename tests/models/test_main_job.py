@@ -33,7 +33,9 @@ def test_only_its_own_runs_are_removed(tmp_path: Path, monkeypatch: pytest.Monke
     assert all(file.exists() for file in kept) and not own.parent.exists()
 
 
-@pytest.mark.parametrize(("arguments", "expected"), [([], ["HSGNet"]), (["--baseline"], ["baseline", "HSGNet"])])
+@pytest.mark.parametrize(
+    ("arguments", "expected"), [([], ["HSGNet"]), (["--baseline"], ["baseline", "HSGNet"])]
+)
 def test_the_baseline_is_trained_when_asked_for(
     arguments: list[str], expected: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
