@@ -108,9 +108,12 @@ STABLE_TORCH_LIBRARY(REID_OPS_LIBRARY, library) {
       "k_reciprocal_nearest(Tensor block, Tensor? row_terms, Tensor? column_terms, int measure,"
       " int squarings, bool by_column, int first_candidate, int self_candidate, Tensor(a!) distances,"
       " Tensor(b!) indices, Tensor(c!) largest) -> ()");
-  // On the CPU: products [M,N] of rows [M,D] with columns [N,D], each rounded as by the search below.
+  // Two that the CPU alone has. products [M,N] of rows [M,D] with columns [N,D], each summed in the search's
+  //   order: who is among the nearest, and among near copies, must not depend on which of the two found it,
+  //   nor on the threads, as it would with the products of the BLAS that torch happens to have.
   library.def("k_reciprocal_products(Tensor rows, Tensor columns, Tensor(a!) output) -> ()");
-  // On the CPU: the nearest from features [N,D] alone, all pairs in one go (csrc/k_reciprocal/search.h).
+  // The nearest from features [N,D] alone, all pairs in one parallel region: no block of distances is written
+  //   and read again, nor are threads woken block by block (csrc/k_reciprocal/search.h).
   //   products [Q,N-Q] receives those of the first rows with the rest.
   library.def(
       "k_reciprocal_search(Tensor features, Tensor(a!)? products, Tensor(b!) distances, Tensor(c!) indices,"

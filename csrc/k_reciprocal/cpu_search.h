@@ -1,5 +1,5 @@
-// Products of all pairs by tiles in registers, merged into lists while they are in the cache: see search.h.
-// Part of cpu_kernels.h, which is compiled once per instruction set.
+// k_reciprocal on the CPU: products of all pairs by tiles in registers, merged into lists while they are in
+// the cache: see search.h. Part of cpu_kernels.h, compiled once per instruction set; no include guard.
 
 // A tile: so many rows by two vectors of columns. Half of the registers are sums; the rest hold what is
 // multiplied. With 8 x 2 sums no multiplication waits for the one before, whose latency is 4 on two ports.

@@ -1,134 +1,18 @@
-// k_reciprocal: checks, allocation and dispatch. The op's only torch-aware file.
+// k_reciprocal: allocation and dispatch. With ops_arguments.h and ops_search.h the op's only torch-aware
+// file.
 //
 // Sizes of sparse results are known only after counting, so each such stage is called twice: without offsets
 // it counts, with them it fills `entries` places. None reads device data on the host.
 #include <algorithm>
 #include <limits>
-#include <mutex>
 
-#include "common/torch_glue.h"
-#include "k_reciprocal/kernels.h"
-#include "k_reciprocal/search.h"
+#include "k_reciprocal/ops_arguments.h"
+#if !defined(REID_OPS_EMULATION)
+#include "k_reciprocal/ops_search.h"
+#endif
 
 namespace reid_ops::k_reciprocal {
 namespace {
-
-using OptionalTensor = std::optional<Tensor>;
-constexpr const char* kOp = "k_reciprocal";
-constexpr std::int64_t kNoCandidate = std::int64_t{1} << 62;
-
-DataType checked_type(const Tensor& tensor, const char* name) {
-  const DataType type = data_type_of(tensor, kOp, name);
-  STD_TORCH_CHECK(type == DataType::kFloat32 || type == DataType::kFloat64, kOp, ": ", name,
-                  " must be float32 or float64");
-  return type;
-}
-
-// A contiguous tensor of a type and shape (-1: any size), on the device of `like`.
-void check(const Tensor& tensor, const char* name, ScalarType type, const std::vector<std::int64_t>& shape,
-           const Tensor& like) {
-  bool fits = tensor.dim() == static_cast<std::int64_t>(shape.size());
-  for (std::size_t k = 0; fits && k < shape.size(); ++k) {
-    fits = shape[k] < 0 || tensor.size(static_cast<std::int64_t>(k)) == shape[k];
-  }
-  STD_TORCH_CHECK(fits, kOp, ": ", name, " has the wrong shape ", shape_of(tensor));
-  STD_TORCH_CHECK(tensor.scalar_type() == type, kOp, ": ", name, " has the wrong dtype");
-  STD_TORCH_CHECK(tensor.is_contiguous(), kOp, ": ", name, " must be contiguous");
-  STD_TORCH_CHECK(tensor.is_cuda() == like.is_cuda() && tensor.get_device_index() == like.get_device_index(),
-                  kOp, ": ", name, " must be on the device of the other tensors");
-}
-
-const void* checked_terms(const OptionalTensor& tensor, const char* name, std::int64_t size,
-                          const Tensor& like) {
-  if (!tensor.has_value()) return nullptr;
-  check(*tensor, name, like.scalar_type(), {size}, like);
-  return tensor->const_data_ptr();
-}
-
-Lists checked_lists(const Tensor& neighbours) {
-  check(neighbours, "neighbours", ScalarType::Int, {-1, -1}, neighbours);
-  STD_TORCH_CHECK(neighbours.size(0) < std::numeric_limits<std::int32_t>::max(), kOp,
-                  ": at most 2**31 - 2 items");
-  return {neighbours.const_data_ptr<std::int32_t>(), neighbours.size(0), neighbours.size(1)};
-}
-
-// How many rows these offsets are of.
-std::int64_t rows_of(const Tensor& offsets) {
-  check(offsets, "offsets", ScalarType::Long, {-1}, offsets);
-  STD_TORCH_CHECK(offsets.numel() >= 1, kOp, ": offsets must have an element at least");
-  STD_TORCH_CHECK(offsets.numel() < std::numeric_limits<std::int32_t>::max(), kOp,
-                  ": at most 2**31 - 2 items");
-  return offsets.numel() - 1;
-}
-
-// Offsets of `items` rows with `entries` entries in all. What they say can be looked at on the host only;
-// on a device (an emulated one too) that would mean waiting for it.
-template <typename Device>
-const std::int64_t* checked_offsets(const Tensor& offsets, const char* name, std::int64_t items,
-                                    std::int64_t entries, const Tensor& like) {
-  check(offsets, name, ScalarType::Long, {items + 1}, like);
-  STD_TORCH_CHECK(entries >= 0, kOp, ": entries must not be negative, got ", entries);
-  const std::int64_t* data = offsets.const_data_ptr<std::int64_t>();
-  if constexpr (Device::kOnHost) {
-    bool ascending = data[0] == 0 && data[items] == entries;
-    for (std::int64_t k = 0; k < items; ++k) ascending &= data[k] <= data[k + 1];
-    STD_TORCH_CHECK(ascending, kOp, ": ", name, " must ascend from 0 to the number of entries, ", entries);
-  }
-  return data;
-}
-
-template <typename Device>
-SparseRows checked_rows(const Tensor& offsets, const Tensor& columns, const OptionalTensor& weights,
-                        std::int64_t items, std::int64_t numbers, ScalarType type, const Tensor& like) {
-  check(columns, "columns", ScalarType::Int, {-1}, like);
-  SparseRows rows = {checked_offsets<Device>(offsets, "offsets", items, columns.numel(), like),
-                     columns.const_data_ptr<std::int32_t>(), nullptr};
-  if constexpr (Device::kOnHost) {
-    bool inside = true;
-    for (std::int64_t e = 0; e < columns.numel(); ++e) {
-      inside &= rows.columns[e] >= 0 && rows.columns[e] < numbers;
-    }
-    STD_TORCH_CHECK(inside, kOp, ": columns must be in [0, ", numbers, ")");
-  }
-  if (weights.has_value()) {
-    check(*weights, "weights", type, {columns.numel()}, like);
-    rows.weights = weights->const_data_ptr();
-  }
-  return rows;
-}
-
-Block checked_block(const Tensor& block, const OptionalTensor& row_terms, const OptionalTensor& column_terms,
-                    std::int64_t measure, std::int64_t squarings) {
-  checked_type(block, "block");
-  STD_TORCH_CHECK(block.dim() == 2 && (block.size(1) <= 1 || block.stride(1) == 1), kOp,
-                  ": block must be a matrix with adjacent columns, got shape ", shape_of(block));
-  STD_TORCH_CHECK(measure >= 0 && measure <= 3, kOp, ": measure must be in [0, 3], got ", measure);
-  STD_TORCH_CHECK(squarings >= 0 && squarings <= 2, kOp, ": squarings must be in [0, 2], got ", squarings);
-  Block result = {};
-  result.values = block.const_data_ptr();
-  result.rows = block.size(0);
-  result.columns = block.size(1);
-  result.stride = block.stride(0);
-  result.row_terms = checked_terms(row_terms, "row_terms", result.rows, block);
-  result.column_terms = checked_terms(column_terms, "column_terms", result.columns, block);
-  result.measure = static_cast<Measure>(measure);
-  result.squarings = squarings;
-  STD_TORCH_CHECK(result.measure < Measure::kEuclidean || (row_terms.has_value() && column_terms.has_value()),
-                  kOp, ": a measure of products needs row_terms and column_terms");
-  return result;
-}
-
-// What a filling stage on the CPU found of its offsets.
-void check_fitting(const Misfit& misfit, const char* name) {
-  STD_TORCH_CHECK(!misfit.load(), kOp, ": ", name, " must be those of the sizes that counting gives");
-}
-
-// Of a call that is given offsets: they and the entries come together.
-void check_both(const OptionalTensor& weights, const OptionalTensor& offsets) {
-  STD_TORCH_CHECK(
-      weights.has_value() == offsets.has_value(), kOp,
-      ": weights and the result's offsets come together, to fill, or are both left out, to count");
-}
 
 template <typename Device>
 struct Implementation {
@@ -345,77 +229,6 @@ struct Cpu {
     run_on_cpu(call);
   }
 };
-
-// Blocks as large as the second-level cache likes, of which there are enough for the threads to share.
-std::int64_t block_side(std::int64_t rows, std::int64_t columns) {
-  const std::int64_t threads = torch::stable::get_num_threads();
-  std::int64_t side = 256;
-  while (side > 64 && (rows / side) * (columns / side) < 16 * threads) side /= 2;
-  return side;
-}
-
-// Rows in groups, and with `lengths` their squared lengths.
-Tensor packed(const Tensor& rows, DataType type, Tensor* lengths) {
-  const ScalarType scalar = rows.scalar_type();
-  const std::int64_t count = packed_rows(rows.size(0), type), dimension = rows.size(1);
-  Tensor result = allocate(rows, {count, dimension}, scalar, kOp);
-  if (lengths != nullptr) *lengths = allocate(rows, {count}, scalar, kOp);
-  void* sums = lengths == nullptr ? nullptr : lengths->mutable_data_ptr();
-  Cpu::run(Pack{rows.const_data_ptr(), rows.size(0), dimension, type, result.mutable_data_ptr(), sums}, rows);
-  return result;
-}
-
-void products(const Tensor& rows, const Tensor& columns, const Tensor& output) {
-  const DataType type = checked_type(rows, "rows");
-  check(rows, "rows", rows.scalar_type(), {-1, -1}, rows);
-  check(columns, "columns", rows.scalar_type(), {-1, rows.size(1)}, rows);
-  check(output, "output", rows.scalar_type(), {rows.size(0), columns.size(0)}, rows);
-  if (output.numel() == 0) return;
-  const Tensor left = packed(rows, type, nullptr), right = packed(columns, type, nullptr);
-  Cpu::run(Products{left.const_data_ptr(), right.const_data_ptr(), rows.size(0), columns.size(0),
-                    rows.size(1), type, block_side(rows.size(0), columns.size(0)), output.mutable_data_ptr()},
-           rows);
-}
-
-void search(const Tensor& features, const OptionalTensor& products, const Tensor& distances,
-            const Tensor& indices, const Tensor& largest) {
-  const DataType type = checked_type(features, "features");
-  const ScalarType scalar = features.scalar_type();
-  check(features, "features", scalar, {-1, -1}, features);
-  const std::int64_t items = features.size(0), dimension = features.size(1);
-  STD_TORCH_CHECK(items < std::numeric_limits<std::int32_t>::max(), kOp, ": at most 2**31 - 2 items");
-  check(distances, "distances", scalar, {items, -1}, features);
-  const std::int64_t neighbours = distances.size(1);
-  STD_TORCH_CHECK(neighbours >= 1, kOp, ": distances must have a column at least");
-  check(indices, "indices", ScalarType::Int, {items, neighbours}, features);
-  check(largest, "largest", scalar, {items}, features);
-  std::int64_t queries = 0;
-  if (products.has_value()) {
-    STD_TORCH_CHECK(products->dim() == 2 && products->size(0) <= items, kOp,
-                    ": products must have shape (Q, N - Q), got ", shape_of(*products));
-    queries = products->size(0);
-    check(*products, "products", scalar, {queries, items - queries}, features);
-  }
-  if (items == 0) return;
-  Tensor lengths = features;
-  const Tensor groups = packed(features, type, &lengths);
-  Search call = {};
-  call.packed = groups.const_data_ptr();
-  call.lengths = lengths.const_data_ptr();
-  call.items = items;
-  call.dimension = dimension;
-  call.type = type;
-  call.block = block_side(items, items);
-  std::vector<std::mutex> locks(static_cast<std::size_t>(call.blocks()));
-  call.locks = locks.data();
-  call.products = products.has_value() ? products->mutable_data_ptr() : nullptr;
-  call.queries = queries;
-  call.neighbours = neighbours;
-  call.distances = distances.mutable_data_ptr();
-  call.indices = indices.mutable_data_ptr<std::int32_t>();
-  call.largest = largest.mutable_data_ptr();
-  Cpu::run(call, features);
-}
 #endif
 
 #if defined(REID_OPS_WITH_CUDA) || defined(REID_OPS_EMULATION)
