@@ -54,7 +54,7 @@ tests=(tests/test_operator_properties.py tests/robustness/test_{modes,raw_operat
   tests/augmentation/test_augmentation.py tests/part_correlation/test_{part_correlation,torch}.py
   tests/polygon_erasing/test_{erase,in_place,input,torch,transforms}.py
   tests/similarity_graph/test_{graph,hsgm,hsgm_cluster,hsgm_module,hsgm_tools,hsgm_torch}.py
-  tests/k_reciprocal/test_{lists,rerank,torch}.py tests/metrics/test_ranking.py tests/search/test_torch.py
+  tests/k_reciprocal/test_{input,lists,rerank,torch}.py tests/metrics/test_ranking.py tests/search/test_torch.py
   tests/stripe_pool/test_{torch,windows}.py)
 
 step build 140 "$python" setup.py --quiet build_ext --inplace
