@@ -126,6 +126,10 @@ class LastCheckpoint(Checkpoint):
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         checkpoint["random_states"] = _gather_random_states(trainer.world_size)
+        if not trainer.is_last_batch:
+            # An epoch that max_steps or max_time cut is at its end for Lightning, which would not finish it.
+            for counts in checkpoint["loops"]["fit_loop"]["epoch_progress"].values():
+                counts["processed"] = min(counts["processed"], counts["ready"] - 1)
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]

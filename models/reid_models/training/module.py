@@ -164,8 +164,9 @@ class ReidModule(LightningModule):
             return
         means = {name: metric.compute().item() for name, metric in self.means.items()}
         self._check_finite(means)
-        for metric in self.means.values():
-            metric.reset()
+        if self.trainer.is_last_batch:  # else max_steps or max_time has cut the epoch: a run may go on in it
+            for metric in self.means.values():
+                metric.reset()
         rows = {f"train/{name}": value for name, value in means.items()}
         self._write({**rows, "lr": self._rate}, self.global_step - 1)
         self.log_dict(rows, logger=False)

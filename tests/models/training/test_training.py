@@ -195,6 +195,37 @@ def test_max_steps_can_be_raised_at_an_epochs_end_and_in_an_epoch(tmp_path: Path
     assert rows(tmp_path / "ends") == rows(whole)  # no epoch comes twice
 
 
+@pytest.mark.parametrize("limit", ["max_steps", "should_stop"])
+def test_an_epoch_that_a_limit_cut_is_finished_without_it(
+    limit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """4 steps in each of 2 epochs; stopped behind 6, by their number or as ``max_time`` stops a run."""
+    settings = recipe(tmp_path, trainer={"max_epochs": 2}, **SMALL)
+    whole = train({**settings, "name": "whole"})
+    with monkeypatch.context() as patch:
+        cut = dict(settings["trainer"])
+        if limit == "max_steps":
+            cut["max_steps"] = 6
+        else:
+            patch.setattr(ReidModule, "on_train_batch_end", stop_behind_6)
+        train({**settings, "name": "cut", "trainer": cut})
+    assert state(tmp_path / "cut")["global_step"] == 6
+    train({**settings, "name": "cut", "resume": True})
+    assert_same_weights(tmp_path / "cut", whole)
+    for name in ("step/total", "val/mAP"):
+        found = [row for row in rows(tmp_path / "cut") if row[name]]
+        assert [row for row in found if name != "val/mAP" or row["step"] != "5"] == [
+            row for row in rows(whole) if row[name]
+        ]
+    means = [row["train/total"] for row in rows(tmp_path / "cut") if row["train/total"]]
+    assert [means[0], means[-1]] == [row["train/total"] for row in rows(whole) if row["train/total"]]
+
+
+def stop_behind_6(module: ReidModule, *_: Any) -> None:
+    trainer: Any = module.trainer
+    trainer.should_stop = module.global_step >= 6
+
+
 @pytest.mark.parametrize(
     ("limits", "steps"),
     [
