@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
 
-import timm
 import torch
 from torch import Tensor, nn
 
-from .._suggest import unknown
+from .pretrained import Pretrained, create_timm
 
 STAGES = (1, 2, 3, 4)
 STRIDED = (nn.Conv2d, nn.AvgPool2d, nn.MaxPool2d)
@@ -43,18 +41,22 @@ class Backbone(nn.Module):
         }
 
 
-def create_backbone(name: str = "resnet50", *, pretrained: bool = False, last_stride: int = 1) -> Backbone:
+def create_backbone(
+    name: str = "resnet50", *, pretrained: Pretrained = False, last_stride: int = 1
+) -> Backbone:
     """A trunk of four stages from any convolutional timm model.
 
     Args:
         name: timm's name: ``"resnet50"``, ``"seresnet50"`` and ``"res2net50_26w_4s"`` in HSGNet's Table V.
-        pretrained: timm's ImageNet weights, downloaded or from timm's cache.
+        pretrained: True for timm's ImageNet weights, from its cache or downloaded, or a file of them, see
+            :func:`reid_models.networks.pretrained.create_timm`.
         last_stride: 1 takes the down-sampling before S4 away by setting strides to 1 ("last stride = 1"; no
             dilation, and no weight changes its shape); 2 leaves the network as timm has it.
 
     Raises:
         ValueError: timm has no such model, it has no four convolutional stages, its last stride can't be set
-            to 1, or ``last_stride`` is neither 1 nor 2.
+            to 1, or ``last_stride`` is neither 1 nor 2; a file is damaged or of another network.
+        FileNotFoundError: no such file.
         RuntimeError: the weights asked for do not exist or can't be fetched.
 
     Example:
@@ -63,7 +65,7 @@ def create_backbone(name: str = "resnet50", *, pretrained: bool = False, last_st
     """
     if last_stride not in (1, 2):
         raise ValueError(f"create_backbone: last_stride must be 1 or 2, got {last_stride!r}")
-    body = _timm_body(name, pretrained)
+    body = create_timm(name, pretrained, owner="create_backbone", features_only=True)
     info = body.feature_info.info[-len(STAGES) :]  # type: ignore[union-attr, index]
     reductions = [stage["reduction"] for stage in info]
     if len(info) < len(STAGES) or any(b != 2 * a for a, b in pairwise(reductions)):
@@ -77,29 +79,6 @@ def create_backbone(name: str = "resnet50", *, pretrained: bool = False, last_st
     backbone = Backbone(body, [stage["num_chs"] for stage in info], layers)
     _check_features(backbone, name, reductions[-1] // (2 if last_stride == 1 else 1))
     return backbone
-
-
-def _timm_body(name: str, pretrained: bool) -> nn.Module:
-    if not isinstance(name, str) or not timm.is_model(name.split(".")[0]):
-        raise unknown("backbone", name, timm.list_models())
-    options: dict[str, Any] = {"features_only": True}
-    if pretrained and not timm.models.is_model_pretrained(name.split(".")[0]):
-        raise RuntimeError(
-            f"create_backbone: timm has no weights for {name}; pass pretrained=False "
-            "(`reid train`: --model.options.pretrained false)"
-        )
-    try:
-        return timm.create_model(name, pretrained=pretrained, **options)
-    except Exception as error:
-        if pretrained:
-            # It may fail in any library on the way (hub, HTTP, TLS, disk): all are the same to the user.
-            raise RuntimeError(
-                f"create_backbone: the ImageNet weights of {name} could not be fetched "
-                f"({type(error).__name__}: {' '.join(str(error).split())}); pass pretrained=False "
-                "(`reid train`: --model.options.pretrained false) for a network without them, or put them "
-                "into timm's cache"
-            ) from error
-        raise ValueError(f"create_backbone: {name} does not give its stages' features ({error})") from error
 
 
 def _layer_name(body: nn.Module, module: str) -> str:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from .backbone import create_backbone
 from .heads import CBRHead
 from .network import Network, Output
+from .pretrained import Pretrained
 
 
 class TrunkAndHead(Network):
@@ -20,7 +21,7 @@ class TrunkAndHead(Network):
     Args:
         num_classes: training identities, at least 1.
         backbone: a timm name, see :func:`create_backbone`.
-        pretrained: ImageNet weights for the backbone.
+        pretrained: ImageNet weights for the backbone, or a file of them.
         image_size: height and width of the images: (256, 256) for vehicles, (256, 128) for persons.
         last_stride: 1 or 2, see :func:`create_backbone`.
         cbr_width: channels of the CBR; the paper does not say how many.
@@ -47,7 +48,7 @@ class TrunkAndHead(Network):
         num_classes: int,
         *,
         backbone: str = "resnet50",
-        pretrained: bool = False,
+        pretrained: Pretrained = False,
         image_size: Sequence[int] = (256, 256),
         last_stride: int = 1,
         cbr_width: int = 256,

@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ...networks.backbone import STAGES, create_backbone
 from ...networks.network import Network, Output
+from ...networks.pretrained import Pretrained
 from .cross_map import IMPLEMENTATIONS, MERGES, CrossMap, average
 
 HEADS = ("r5", "c1", "c2")
@@ -29,7 +30,7 @@ class HCN(Network):
     Args:
         num_classes: training identities, at least 1.
         backbone: a timm name, see :func:`create_backbone`; its last stride stays 2.
-        pretrained: ImageNet weights for the backbone.
+        pretrained: ImageNet weights for the backbone, or a file of them.
         image_size: height and width of the images. Others will do, if multiples of 32.
         merge: ``"deconvolution"``, ``"interpolation"`` or ``"learned"``, see :class:`CrossMap`.
         smoothing: a 3x3 convolution behind each merge.
@@ -66,7 +67,7 @@ class HCN(Network):
         num_classes: int,
         *,
         backbone: str = "resnet50",
-        pretrained: bool = False,
+        pretrained: Pretrained = False,
         image_size: Sequence[int] = (224, 224),
         merge: str = "deconvolution",
         smoothing: bool = False,

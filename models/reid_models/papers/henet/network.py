@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ...networks.backbone import Backbone, create_backbone
 from ...networks.network import Network, Output
+from ...networks.pretrained import Pretrained
 from .decoder import Decoder, seed_of
 
 GLOBAL_LENGTH, PARTIAL_LENGTH, RECOVERY_LENGTH = 512, 256, 512
@@ -39,7 +40,7 @@ class HENet(Network):
         pool: ``"max"`` or ``"avg"``; the paper does not say.
         head: ``"conv"``, the 1x1 convolution alone as in Eqs. 2 and 4; ``"conv_bn"`` or ``"conv_bn_relu"``.
         backbone: a timm name whose stages are children of the network, see :func:`create_backbone`.
-        pretrained: ImageNet weights for the backbone, in every copy.
+        pretrained: ImageNet weights for the backbone, or a file of them, in every copy.
         image_size: height and width.
         impl: as of every network; none of the package's operators is in this one.
 
@@ -72,7 +73,7 @@ class HENet(Network):
         pool: str = "max",
         head: str = "conv",
         backbone: str = "resnet50",
-        pretrained: bool = False,
+        pretrained: Pretrained = False,
         image_size: Sequence[int] = (384, 128),
         impl: str = "fused",
     ) -> None:

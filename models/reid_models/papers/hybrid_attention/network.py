@@ -14,6 +14,7 @@ from reid_ops import reference, stripe_pool
 from ..._suggest import unknown
 from ...networks.backbone import STAGES, create_backbone
 from ...networks.network import Network, Output
+from ...networks.pretrained import Pretrained
 from .attention import FORMS, ChannelAttention, SpatialAttention
 from .heads import Embedded, WindowHeads
 
@@ -34,7 +35,7 @@ class HybridAttention(Network):
     Args:
         num_classes: training identities.
         backbone: a timm name of four stages, see :func:`reid_models.networks.create_backbone`.
-        pretrained: ImageNet weights for the backbone.
+        pretrained: ImageNet weights for the backbone, or a file of them.
         image_size: height and width, (384, 128) in the paper.
         stages: which of the stages 1 to 4 are fused (FMR, section III-A): brought to the last one's size by
             max-pooling and concatenated. Stages behind the last of them are not computed.
@@ -85,7 +86,7 @@ class HybridAttention(Network):
         num_classes: int,
         *,
         backbone: str = "resnet50",
-        pretrained: bool = False,
+        pretrained: Pretrained = False,
         image_size: Sequence[int] = (384, 128),
         stages: Sequence[int] = STAGES,
         order: Sequence[str] = ("S", "cat", "C"),
