@@ -26,6 +26,7 @@ COMMANDS = (
     "search",
     "rerank",
     "visualize",
+    "export",
     "recipes",
     "datasets",
     "benchmark",
@@ -83,7 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         package = (error.name or "").partition(".")[0]
         if package in ("", "reid_ops", "reid_models"):
             raise
-        return _fail(prefix, f'needs the package {package}: pip install "reid-ops[models]"', error)
+        extra = "onnx" if package.startswith("onnx") else "models"
+        return _fail(prefix, f'needs the package {package}: pip install "reid-ops[{extra}]"', error)
     except (ValueError, TypeError, OSError, RuntimeError, csv.Error) as error:
         return _fail(prefix, str(error), error)
     return 0

@@ -12,12 +12,19 @@ if TYPE_CHECKING:
     from .parsing import ArgumentParser, Namespace
 
 
+#: What a model is, for ``--help``.
+MODEL = (
+    "a run folder, a file of weights (.safetensors), timm:NAME or timm:NAME@FILE (a network of timm with its "
+    "ImageNet weights, or with those of a state dict; no training), or onnx:FILE"
+)
+
+
 def add_model(parser: ArgumentParser, *, required: bool = False, note: str = "") -> None:
     parser.add_argument(
         "--model",
-        metavar="RUN",
+        metavar="MODEL",
         required=required,
-        help=f"a run folder, or a file of weights (.safetensors){note}",
+        help=f"{MODEL}{note}",
     )
 
 

@@ -25,12 +25,10 @@ DEFINITIONS = (
 
 
 def configure(parser: ArgumentParser) -> None:
-    parser.add_argument(
-        "model", nargs="?", metavar="RUN", help="a run folder, or a file of weights (.safetensors)"
-    )
+    parser.add_argument("model", nargs="?", metavar="MODEL", help=arguments.MODEL)
     arguments.add_dataset(parser)
-    parser.add_argument("--query", metavar="FILE", help="features of the queries, instead of RUN")
-    parser.add_argument("--gallery", metavar="FILE", help="features of the gallery, instead of RUN")
+    parser.add_argument("--query", metavar="FILE", help="features of the queries, instead of MODEL")
+    parser.add_argument("--gallery", metavar="FILE", help="features of the gallery, instead of MODEL")
     parser.add_argument(
         "--same-camera-counts",
         action="store_true",
@@ -107,8 +105,10 @@ def _of_model(options: Namespace, measures: dict[str, Any]) -> Evaluation:
     if options.same_camera_counts:
         raise ValueError("--same-camera-counts is for features: a dataset has its own rule")
     occlusion = None if options.occlude is None else Occlusion.parse(options.occlude)
+    # What is wrong with the data is said first: a network may have to be fetched.
+    named = None if options.dataset is None else arguments.dataset(options.dataset, options)
     trained = load_trained(options.model)
-    dataset = _dataset(options, trained)
+    dataset = _its_dataset(options, trained) if named is None else named
     chosen = arguments.extraction(options, trained)
     evaluation = evaluate_dataset(
         trained.model,
@@ -159,12 +159,10 @@ def _say(lines: Iterable[str], options: Namespace) -> None:
         print(line, file=sys.stderr if options.json else sys.stdout)
 
 
-def _dataset(options: Namespace, trained: Trained) -> ReidDataset:
-    """The dataset named, or the one that the run was trained on, which may have moved to another root."""
+def _its_dataset(options: Namespace, trained: Trained) -> ReidDataset:
+    """The dataset that the run was trained on, which may have moved to another root."""
     from ..data import read_dataset
 
-    if options.dataset is not None:
-        return arguments.dataset(options.dataset, options)
     name = trained.data.get("dataset")
     if name is None:
         raise ValueError(f"--dataset must be given: {options.model} does not say what it was trained on")
@@ -178,6 +176,7 @@ COMMAND = Command(
     example="""
 reid evaluate runs/vans
 reid evaluate hsgnet.safetensors --dataset market1501 --root /data/market --flip --output market.json
+reid evaluate timm:convnext_tiny --dataset folder --root my_images
 reid evaluate runs/hcn --metric xqda
 reid evaluate runs/henet --occlude rpe:0.3
 reid evaluate --query query.safetensors --gallery gallery.safetensors --no-rerank

@@ -166,6 +166,7 @@ COMMAND = Command(
     example="""
 reid index my_images --model runs/vans --output vans.index
 reid index animals.csv --model runs/animals --output animals.index
+reid index my_images --model timm:vit_small_patch14_dinov2 --output mine.index
 reid index gallery.safetensors more.safetensors --kind ivf --recall 0.95 --output gallery.index
 reid index my_images --model runs/csn --output vans.index       # and vans.index.codes.safetensors
 """,

@@ -13,6 +13,8 @@ from .._progress import track
 from .decoding import decode_image
 from .records import ImageRecord
 
+INTERPOLATIONS = ("bilinear", "bicubic")
+
 
 class Sample(NamedTuple):
     """One image; a DataLoader makes batches of the same names."""
@@ -27,9 +29,10 @@ class ImageDataset(Dataset[Sample]):
 
     Args:
         records: of :class:`ReidDataset`: ``dataset.train``, or a draw's ``query`` or ``gallery``.
-        size: height and width that images are brought to (bilinear, antialiased); None leaves them as they
-            are, and then images of several sizes can't be in one batch.
+        size: height and width that images are brought to, antialiased; None leaves them as they are, and then
+            images of several sizes can't be in one batch.
         labels: identity to class number, ``dataset.train_labels`` for training; None keeps identities.
+        interpolation: ``"bilinear"`` or ``"bicubic"``.
 
     Items:
         :class:`Sample`: image uint8 (3, H, W), RGB, as a view of (H, W, 3); identity, or class with
@@ -52,17 +55,23 @@ class ImageDataset(Dataset[Sample]):
         *,
         size: Sequence[int] | None = None,
         labels: Mapping[int, int] | None = None,
+        interpolation: str = "bilinear",
     ) -> None:
         if not records:
             raise ValueError("ImageDataset: records must hold at least one image, got none")
         if size is not None and (len(size) != 2 or min(size) < 1):
             raise ValueError(f"ImageDataset: size must be (height, width), at least 1, got {tuple(size)}")
+        if interpolation not in INTERPOLATIONS:
+            raise ValueError(
+                f"ImageDataset: interpolation must be one of {', '.join(INTERPOLATIONS)}, got "
+                f"{interpolation!r}"
+            )
         for record in records:
             if labels is not None and record.identity not in labels:
                 raise ValueError(
                     f"ImageDataset: labels must have identity {record.identity} of {record.path}"
                 )
-        self.records = tuple(records)
+        self.records, self.interpolation = tuple(records), interpolation
         self.size = None if size is None else [int(length) for length in size]
         if self.size is not None:  # as in augmentation.py; here, or every worker would
             import torchvision.transforms.v2  # noqa: F401
@@ -75,9 +84,10 @@ class ImageDataset(Dataset[Sample]):
         record = self.records[index]
         image = decode_image(record)
         if self.size is not None and list(image.shape[1:]) != self.size:
-            from torchvision.transforms.v2 import functional
+            from torchvision.transforms.v2 import InterpolationMode, functional
 
-            image = functional.resize(image, self.size, antialias=True)
+            mode = InterpolationMode(self.interpolation)
+            image = functional.resize(image, self.size, interpolation=mode, antialias=True)
         return Sample(image, self.identities[index], record.camera)
 
 

@@ -99,6 +99,7 @@ def make_evaluation_loader(
     batch_size: int = 64,
     workers: int = 2,
     pin_memory: bool = False,
+    interpolation: str = "bilinear",
 ) -> DataLoader[Sample]:
     """Batches of bytes in the order of the records; the last may be smaller.
 
@@ -108,6 +109,7 @@ def make_evaluation_loader(
         batch_size: at least 1.
         workers: processes that decode; 0 decodes in this one.
         pin_memory: for copies to a GPU that do not wait.
+        interpolation: as for :class:`ImageDataset`.
 
     Returns:
         A DataLoader of :class:`Sample`: image uint8 (N, 3, H, W), identity and camera int64 (N,).
@@ -122,7 +124,7 @@ def make_evaluation_loader(
     check_integer(workers, "workers", "make_evaluation_loader")
     check_integer(batch_size, "batch_size", "make_evaluation_loader", 1)
     return DataLoader(
-        ImageDataset(records, size=image_size),
+        ImageDataset(records, size=image_size, interpolation=interpolation),
         batch_size=batch_size,
         collate_fn=stack_samples,
         num_workers=workers,

@@ -105,6 +105,10 @@ class Network(nn.Module):
         """Modules by name, from the images on, whose outputs (N, C, h, w) activation maps may show."""
         return {}
 
+    def as_map(self, output: Tensor) -> Tensor:
+        """The output of one of :meth:`layers` as a map (N, C, h, w), which it is in most networks."""
+        return output
+
     def classifiers(self) -> tuple[str, ...]:
         """Names of the submodules that belong to the training identities: transfer leaves them behind."""
         return ()

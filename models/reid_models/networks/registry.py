@@ -10,6 +10,7 @@ from typing import Any
 from .._registry import Registry, check_class
 from .._suggest import unknown
 from .baseline import Baseline
+from .embedding import Embedding
 from .network import Network
 
 
@@ -27,7 +28,7 @@ def _networks(module: ModuleType) -> Mapping[str, type[Network]]:
 
 #: Networks by name: those here and those of the papers.
 MODELS: Registry[type[Network]] = Registry(
-    "model", {"baseline": Baseline}, "network", _networks, check_class(Network)
+    "model", {"baseline": Baseline, "embedding": Embedding}, "network", _networks, check_class(Network)
 )
 
 

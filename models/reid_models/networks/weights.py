@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .._output import replacing
 from .network import Network
+from .onnx_file import OnnxNetwork
 from .registry import create_model, model_name
 
 FORMAT = "reid_models 3"
@@ -32,14 +33,14 @@ def save_model(model: Network, path: str | os.PathLike[str]) -> None:
         path: the file; its folder must exist.
 
     Raises:
-        TypeError: not such a model.
+        TypeError: not such a model, or one of an ONNX file, whose weights are in that file alone.
         OSError: the file can't be written.
 
     Example:
         >>> save_model(model, "hsgnet.safetensors")
         >>> features = load_model("hsgnet.safetensors").eval()(images)
     """
-    if not isinstance(model, Network):
+    if not isinstance(model, Network) or isinstance(model, OnnxNetwork):
         raise TypeError(f"save_model: model must be one of create_model, got {type(model).__name__}")
     description = json.dumps(
         {"name": model_name(model), "num_classes": model.num_classes, "options": model.options}

@@ -80,7 +80,7 @@ def grad_cam(
     network = copy.deepcopy(model).eval().requires_grad_(False)
     device = next(network.parameters()).device
     maps = []
-    with GradCAM(_Scored(network, target), [network.layers()[name]]) as cam:
+    with GradCAM(_Scored(network, target), [network.layers()[name]], network.as_map) as cam:
         for start in range(0, len(images), batch_size):
             batch = images[start : start + batch_size].detach().to(device).requires_grad_()
             chosen = [None] * len(batch) if classes is None else classes[start : start + batch_size]

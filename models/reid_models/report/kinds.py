@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from .._registry import Registry, table
@@ -75,6 +76,8 @@ class FigureRequest:
         from ..runs.folders import name_paths
         from ..runs.models import load_trained
 
+        if self.dataset is not None:
+            _ = self._named_dataset  # what is wrong with it is said before networks are fetched
         return {name: load_trained(path) for name, path in name_paths(self.inputs).items()}
 
     def read_dataset(self, networks: Mapping[str, Trained] | None = None) -> ReidDataset:
@@ -86,7 +89,7 @@ class FigureRequest:
         from ..data import read_dataset
 
         if self.dataset is not None:
-            return read_dataset(self.dataset, self.root, **self.dataset_options)
+            return self._named_dataset
         if self.root is not None or self.dataset_options:
             raise ValueError("--root and --options must come with --dataset")
         if networks is None:
@@ -95,6 +98,13 @@ class FigureRequest:
         if recipe is None:
             raise ValueError("--dataset must be given: no INPUT has a recipe that names one")
         return read_dataset(recipe["dataset"], recipe.get("root"), **(recipe.get("dataset_options") or {}))
+
+    @cached_property
+    def _named_dataset(self) -> ReidDataset:
+        from ..data import read_dataset
+
+        assert self.dataset is not None
+        return read_dataset(self.dataset, self.root, **self.dataset_options)
 
 
 @dataclass(frozen=True)

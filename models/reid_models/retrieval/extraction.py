@@ -21,6 +21,7 @@ from ..data.augmentation import Augmentation
 from ..data.loaders import make_evaluation_loader
 from ..data.occlusion import Occlusion
 from ..data.records import ImageRecord
+from ..runs.specs import is_spec
 from .features import Features, Source, write_features
 from .labels import Names
 
@@ -40,8 +41,9 @@ class Extraction:
         flip_average: L2-normalised means over each image and its mirror image.
         autocast: ``"bfloat16"`` or ``"float16"`` for the network's arithmetic; None: float32.
         progress: a bar on stderr if it takes long.
-        path: where the model was loaded from, kept in :class:`Source`.
+        path: where the model was loaded from, kept in :class:`Source`; a path as an absolute one.
         occlusion: what images lose before they are looked at; None: nothing.
+        interpolation: ``"bilinear"`` or ``"bicubic"``, by which images are brought to their size.
 
     Raises:
         ValueError: a device that is not there, or another autocast.
@@ -57,6 +59,7 @@ class Extraction:
     progress: bool = False
     path: str = ""
     occlusion: Occlusion | None = None
+    interpolation: str = "bilinear"
 
     def __post_init__(self) -> None:
         choose_device(self.device)
@@ -72,7 +75,8 @@ class Extraction:
             std=tuple(map(float, self.augmentation.std)),
             channels=self.augmentation.channels,
             flip_average=self.flip_average,
-            path=str(Path(self.path).resolve()) if self.path else "",
+            interpolation=self.interpolation,
+            path=self.path if not self.path or is_spec(self.path) else str(Path(self.path).resolve()),
         )
 
     def blocks(self, model: nn.Module, records: Sequence[ImageRecord]) -> Iterator[Tensor]:
@@ -88,6 +92,7 @@ class Extraction:
             batch_size=self.batch_size,
             workers=0 if few else self.workers,
             pin_memory=device.type == "cuda",
+            interpolation=self.interpolation,
         )
         training, home = model.training, next(model.parameters(), torch.empty(0)).device
         model.eval().to(device)

@@ -36,6 +36,7 @@ class Source:
         mean, std: by which images were normalised.
         channels: their order, ``"rgb"`` or ``"bgr"``.
         flip_average: whether features are means over an image and its mirror image.
+        interpolation: by which images were brought to their size.
         path: where the model was, to find it again; not compared.
     """
 
@@ -45,6 +46,7 @@ class Source:
     std: tuple[float, ...]
     channels: str = "rgb"
     flip_average: bool = False
+    interpolation: str = "bilinear"
     path: str = ""
 
     def to_json(self) -> str:

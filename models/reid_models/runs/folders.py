@@ -14,6 +14,7 @@ import yaml  # type: ignore[import-untyped]
 from .._yaml import parse_yaml
 from .files import BEST, EVALUATION, METRICS, READ, RECIPE
 from .metrics_log import MetricsLog, read_metrics
+from .specs import is_spec, spec_label
 
 METHOD_NAMES = {"plain": "", "reranked": "re-ranked", "single_shot": "single-shot"}
 
@@ -105,6 +106,8 @@ def read_run(path: str | os.PathLike[str], *, name: str | None = None) -> Run:
 def name_paths(words: Sequence[str | os.PathLike[str]]) -> dict[str, Path]:
     """Paths by names to show: those of ``NAME=PATH``, and for others as much of the path as tells them apart.
 
+    Of ``timm:NAME@FILE`` and ``onnx:FILE``, handed on as they are, the network's or the file's name.
+
     Raises:
         ValueError: a path or a name comes twice.
 
@@ -114,7 +117,7 @@ def name_paths(words: Sequence[str | os.PathLike[str]]) -> dict[str, Path]:
     """
     op = "name_paths"
     split = [_split_name(os.fspath(word)) for word in words]
-    folders = [Path(path).resolve() for _, path in split]
+    folders = [_shown(path) for _, path in split]
     depth = 1
     while depth < 20 and len({folder.parts[-depth:] for folder in folders}) < len(folders):
         depth += 1
@@ -125,6 +128,10 @@ def name_paths(words: Sequence[str | os.PathLike[str]]) -> dict[str, Path]:
             raise ValueError(f"{op}: every path must have a name of its own, but {shown!r} comes twice")
         named[shown] = Path(path)
     return named
+
+
+def _shown(path: str) -> Path:
+    return Path(spec_label(path)) if is_spec(path) else Path(path).resolve()
 
 
 def _split_name(word: str) -> tuple[str, str]:
