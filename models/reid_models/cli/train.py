@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..runs.files import BEST
 from .command import Command
 
 if TYPE_CHECKING:
     from .parsing import ArgumentParser, Namespace
 
 EXAMPLE = """\
+reid train own_images --data.root my_images                 # my_images/IDENTITY/*, from ImageNet weights
 reid train market1501_hsgnet --data.root /data/Market-1501-v15.09.15
 reid train market1501_hsgnet --data.root DIR --model.options.backbone resnet18 --trainer.max_epochs 3
 reid train market1501_hsgnet --data.root DIR --trainer.precision bf16-mixed --model.channels_last true
@@ -32,7 +36,30 @@ def run(options: Namespace) -> None:
 
     name, settings = _separate(options.words)
     recipe = load_recipe(name)
-    print(train({"name": recipe.name, **recipe.config}, settings))
+    folder = train({"name": recipe.name, **recipe.config}, settings)
+    for line in _before_and_after(folder):
+        print(line, file=sys.stderr)
+    print(folder)
+
+
+def _before_and_after(folder: Path) -> list[str]:
+    """What training was worth, where the network was measured before the first step as well."""
+    from ..runs.metrics_log import read_metrics
+
+    try:
+        log = read_metrics(folder)
+    except (FileNotFoundError, ValueError):  # nothing was logged
+        return []
+    if "val/mAP" not in log.columns:
+        return []
+    epochs, scores = log.series("val/mAP", "epoch")
+    if len(scores) < 2 or epochs[0] >= 0:
+        return []
+    before, after = scores[0], scores[1:].max()
+    lines = [f"mAP {100 * before:.1f} % before training, {100 * after:.1f} % after"]
+    if after <= before:
+        lines.append(f"training did not help: {folder / BEST} is the network as it was before")
+    return lines
 
 
 def _separate(words: list[str]) -> tuple[str, list[str]]:

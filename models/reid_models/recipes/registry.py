@@ -17,7 +17,7 @@ from .._yaml import parse_yaml
 
 SUFFIXES = (".yaml", ".yml")
 BOOK = "recipes.yaml"
-BUILT_IN = Path(__file__).with_name("builtin.yaml")
+BUILT_IN = {name: Path(__file__).with_name(f"{name}.yaml") for name in ("own_images", "builtin")}
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def books() -> tuple[Book, ...]:
     Raises:
         ValueError: a room's ``recipes.yaml`` is damaged.
     """
-    found = {"builtin": BUILT_IN} | {room: folder / BOOK for room, folder in rooms().items()}
+    found = BUILT_IN | {room: folder / BOOK for room, folder in rooms().items()}
     return tuple(_read_book(room, file) for room, file in found.items() if file.is_file())
 
 

@@ -22,6 +22,7 @@ from .._output import replacing
 from ..networks import save_model
 from ..runs.files import BEST, LAST
 from .interruption import Interrupted, Interruption
+from .module import scores_first
 
 NEEDED = ("epoch", "global_step", "loops", "optimizer_states", "random_states", "state_dict")
 
@@ -153,6 +154,8 @@ class LastCheckpoint(Checkpoint):
 class BestModel(Callback):
     """``best.safetensors``: the network of the validation with the highest mAP, the first of equals.
 
+    Where the network is measured before the first step that counts: what training makes worse is not kept.
+
     Args:
         folder: of the run.
     """
@@ -163,11 +166,11 @@ class BestModel(Callback):
         self.epoch: int | None = None
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.sanity_checking:
+        if trainer.sanity_checking and not scores_first(trainer):
             return
         value = trainer.callback_metrics["val/mAP"].item()
         if self.best is None or value > self.best:
-            self.best, self.epoch = value, trainer.current_epoch
+            self.best, self.epoch = value, -1 if trainer.sanity_checking else trainer.current_epoch
             if trainer.is_global_zero:
                 network: Any = pl_module.network
                 save_model(network, self.path)

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import timm
 import torch
 import torch.distributed
 from jsonargparse import Namespace
@@ -88,7 +89,10 @@ def make_parser() -> LightningArgumentParser:
             },
         }
     )
-    parser.link_arguments("data.num_classes", "model.num_classes", apply_on="instantiate")
+    # The data are read and looked through before the network is made, which may fetch weights.
+    parser.link_arguments(
+        "data", "model.num_classes", compute_fn=ReidDataModule.count_classes, apply_on="instantiate"
+    )
     parser.link_arguments("data.image_size", "model.image_size")
     parser.link_arguments("seed_everything", "data.seed")
     return parser
@@ -99,7 +103,9 @@ def read_configuration(
 ) -> Namespace:
     """A recipe's settings with those of a command line over them.
 
-    A run that goes on from a checkpoint has ``pretrained`` off: it need not fetch what it would replace.
+    ``trainer.check_val_every_n_epoch`` -1 is ``max_epochs``; a mean or standard deviation of images that is
+    null is that of the network's backbone. A run that goes on from a checkpoint has ``pretrained`` off: it
+    need not fetch what it would replace.
 
     Raises:
         ValueError: an unknown setting (the nearest is suggested), a value of the wrong type, or one that
@@ -110,6 +116,9 @@ def read_configuration(
         >>> configuration = read_configuration(make_parser(), recipe, words)
     """
     configuration = parse(parser, ["--config", json.dumps(recipe), *overrides])
+    _follow_backbone(configuration)
+    if configuration.trainer.check_val_every_n_epoch == -1:  # at the end alone, wherever that is
+        configuration.trainer.check_val_every_n_epoch = configuration.trainer.max_epochs
     _check_batches(configuration.trainer)
     if count_processes(configuration) < 1:
         raise ValueError(f"trainer.devices must be at least 1, got {configuration.trainer.devices}")
@@ -157,6 +166,20 @@ def _computed(settings: Mapping[str, Any]) -> dict[str, Any]:
         keys += ["max_epochs", "max_steps"]
     flat |= {f"trainer.{key}": trainer[key] for key in keys}
     return {key: value for key, value in flat.items() if key not in MAY_CHANGE}
+
+
+def _follow_backbone(configuration: Namespace) -> None:
+    """Mean and standard deviation of images that are null: those of the network's backbone, as timm says."""
+    given, options = configuration.data.augmentation, configuration.model.options
+    missing = [
+        name for name in ("mean", "std") if given is not None and name in given and given[name] is None
+    ]
+    if not missing:
+        return
+    known = timm.get_pretrained_cfg(str((options or {}).get("backbone")))
+    for name in missing:
+        # ImageNet's where timm does not know the network: what it is called is checked when it is made.
+        given[name] = list(getattr(Augmentation() if known is None else known, name))
 
 
 def _check_batches(trainer: Namespace) -> None:

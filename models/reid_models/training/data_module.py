@@ -109,6 +109,28 @@ class ReidDataModule(LightningDataModule):
         """Training identities."""
         return self.dataset.num_classes
 
+    def count_classes(self) -> int:
+        """Training identities, once the data are known to be fit for training.
+
+        Raises:
+            TypeError, ValueError, FileNotFoundError: the dataset can't be read, its images are too few for a
+                batch, or no query has a positive.
+        """
+        self.make_sampler()
+        self.check_protocol()
+        return self.num_classes
+
+    def check_protocol(self) -> None:
+        """Raises ``ValueError`` unless a query of every draw has an image to be found."""
+        dataset = self.dataset
+        for draw in range(len(dataset.draws)):
+            if not any(dataset.answerable(draw)):
+                counts = " from another camera" if dataset.same_camera_is_junk else ""
+                raise ValueError(
+                    f"{dataset.name}: no query has an image of its identity in the gallery{counts}: nothing "
+                    f"could be measured ({dataset.root})"
+                )
+
     @cached_property
     def test_records(self) -> tuple[ImageRecord, ...]:
         """Every image of the test draws once."""

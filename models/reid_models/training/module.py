@@ -57,7 +57,8 @@ class ReidModule(LightningModule):
         ``train/total``, ``train/<term>`` and ``lr`` for each epoch; ``step/total``, ``step/<term>`` and
         ``step/lr`` every ``log_every_n_steps`` steps (of the last batch, if a step accumulates several);
         ``val/mAP``, ``val/mINP``, ``val/rank1`` of each validation. Column ``step`` counts optimizer steps
-        done before; ``epoch`` counts from 0.
+        done before; ``epoch`` counts from 0. With ``Trainer(num_sanity_val_steps=-1)`` the network is
+        measured before the first step as well, in epoch -1.
 
     Raises:
         TypeError, ValueError: an argument is not as described; unknown names suggest the nearest.
@@ -191,11 +192,12 @@ class ReidModule(LightningModule):
         gathered: Any = self.all_gather(features)
         if self.trainer.world_size > 1:
             features = gathered.transpose(0, 1).flatten(0, 1)
-        if self.trainer.sanity_checking:
+        first = self.trainer.sanity_checking
+        if first and not scores_first(self.trainer):
             return
         values = self._attached().evaluate(features, self.network)
         values = {f"val/{name}": value for name, value in values.items()}
-        self._write(values, max(0, self.global_step - 1))
+        self._write(values, max(0, self.global_step - 1), epoch=-1 if first else self.current_epoch)
         self.log_dict(values, logger=False)
         self.log("mAP", values["val/mAP"], prog_bar=True, logger=False)
 
@@ -250,8 +252,13 @@ class ReidModule(LightningModule):
                 f"rate {self._rate:g}: {len(lost)} of {len(state)} tensors, such as {lost[0]}"
             )
 
-    def _write(self, values: Mapping[str, float], step: int) -> None:
+    def _write(self, values: Mapping[str, float], step: int, epoch: int | None = None) -> None:
         # Straight to the loggers, not through self.log: that would write an epoch's row only after the
         # checkpoint at its end, and a run killed between the two would lack it for ever.
         for logger in self.loggers:
-            logger.log_metrics({"epoch": self.current_epoch, **values}, step)
+            logger.log_metrics({"epoch": self.current_epoch if epoch is None else epoch, **values}, step)
+
+
+def scores_first(trainer: Any) -> bool:
+    """Whether a trainer runs the whole validation once before the first step."""
+    return bool(trainer.num_sanity_val_steps == math.inf)

@@ -158,6 +158,8 @@ def _check_folder(folder: Path, settings: Mapping[str, Any]) -> None:
 def _make_trainer(given: Any, folder: Path, last: LastCheckpoint, checkpoint: Path | None) -> Trainer:
     options = dict(given)
     steps = 0 if checkpoint is None else read_step(checkpoint)
+    if checkpoint is not None:
+        options["num_sanity_val_steps"] = 0  # it was measured when it began
     callbacks = [*(options.pop("callbacks") or []), last, BestModel(folder), TrainingTime(folder)]
     if options["enable_progress_bar"] is not False:
         callbacks.append(RichProgressBar())
@@ -225,6 +227,7 @@ def _quiet() -> Iterator[None]:
         filtered.callback(log.removeFilter, _is_no_advertisement)
         for message in (
             ".*exists and is not empty.*",  # a run folder holds several things
+            ".*module\\(s\\) in eval mode at the start.*",  # batch norms that are frozen
             ".*is smaller than the logging interval.*",  # epochs are logged in any case
             ".*does not have many workers.*",  # data.workers is the user's
             ".*sync_dist=True.*",  # what is logged is the same in every process

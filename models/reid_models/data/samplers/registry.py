@@ -9,6 +9,7 @@ from typing import Any
 from ..._registry import Registry, check_class, table
 from ..._suggest import unknown
 from .base import TrainSampler
+from .fitted import FittedSampler
 from .identity import IdentitySampler
 from .pairs import PairSampler
 from .shuffled import ShuffledSampler
@@ -16,7 +17,12 @@ from .shuffled import ShuffledSampler
 #: Samplers by name, with those of papers (``SAMPLERS`` in ``samplers.py``).
 SAMPLERS: Registry[type[TrainSampler]] = Registry(
     "sampler",
-    {"identity": IdentitySampler, "pairs": PairSampler, "shuffled": ShuffledSampler},
+    {
+        "fitted": FittedSampler,
+        "identity": IdentitySampler,
+        "pairs": PairSampler,
+        "shuffled": ShuffledSampler,
+    },
     "samplers",
     table("SAMPLERS"),
     check_class(TrainSampler),
