@@ -15,10 +15,15 @@ def parse_yaml(text: str) -> Any:
 
     Raises:
         yaml.YAMLError: it is no YAML.
-        ValueError: by aliases a few bytes become more than :data:`MOST_VALUES` values, or no end of them.
+        ValueError: by aliases a few bytes become more than :data:`MOST_VALUES` values, or no end of them; or
+            values are in each other some hundred times.
     """
-    content = yaml.safe_load(text)
-    if _count(content, {}) > MOST_VALUES:
+    try:
+        content = yaml.safe_load(text)
+        count = _count(content, {})
+    except RecursionError:
+        raise ValueError("it must not nest so deep that it can't be read") from None
+    if count > MOST_VALUES:
         raise ValueError(f"it must hold at most {MOST_VALUES} values, those that its aliases repeat included")
     return content
 

@@ -165,6 +165,12 @@ def given_neighbours(
         raise ValueError(
             f"{op}: neighbours.indices must hold {places} neighbours an item, got {indices.shape[1]}"
         )
+    # Kernels go where they point to.
+    if indices.numel() and bool(((indices < -1) | (indices >= items)).any()):
+        raise ValueError(
+            f"{op}: neighbours.indices must be in [-1, {items}), got {int(indices.min())} to "
+            f"{int(indices.max())}"
+        )
     if normalize and (largest is None or largest.shape != (items,) or largest.dtype != like.dtype):
         raise ValueError(f"{op}: neighbours.largest must be ({items},) of the features' dtype to normalize")
     return Neighbours(indices[:, :places].contiguous(), largest)

@@ -66,6 +66,8 @@ BAD = {
     "neighbours' type": ({"neighbours": torch.zeros(7, 7).int()}, TypeError, r"neighbours must be a reid_ops.Neighbours, got Tensor"),
     "neighbours too few": ({"neighbours": reid_ops.Neighbours(torch.zeros(7, 2).int(), torch.ones(7))}, ValueError, r"must hold 7 neighbours an item, got 2"),
     "neighbours' shape": ({"neighbours": reid_ops.Neighbours(torch.zeros(6, 7).int(), torch.ones(6))}, ValueError, r"int32 of shape \(7, K\), got int32 of shape \(6, 7\)"),
+    "neighbours beyond": ({"neighbours": reid_ops.Neighbours(torch.full((7, 7), 7).int(), torch.ones(7))}, ValueError, r"neighbours.indices must be in \[-1, 7\), got 7 to 7"),
+    "neighbours below": ({"neighbours": reid_ops.Neighbours(torch.full((7, 7), -2).int(), torch.ones(7))}, ValueError, r"neighbours.indices must be in \[-1, 7\), got -2 to -2"),
     "largest missing": ({"neighbours": reid_ops.Neighbours(torch.zeros(7, 7).int(), None)}, ValueError, r"neighbours.largest must be \(7,\)"),
     "both": ({"index": Index(None), "neighbours": reid_ops.Neighbours(torch.zeros(7, 7).int(), None)}, ValueError, r"exclude each other"),
 }  # fmt: skip

@@ -29,7 +29,7 @@ from reid_ops.search import storage
 from tests.robustness.written import APPROXIMATE, KINDS
 
 MEMORY = 4 << 30  # bytes of address space beyond what the process has
-SECONDS = 20  # that reading one file may take
+SECONDS = 20  # of computing that reading one file may take
 VERSION, ROWS = 5, 40
 EXTREMES = {
     1: (0, 1, 127, 255),
@@ -83,7 +83,7 @@ def _work_here(numbers: range, work: Callable[[int], str], writer: int) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # faiss and torch complain there
     try:
         for number in numbers:
-            signal.alarm(SECONDS)
+            signal.setitimer(signal.ITIMER_PROF, SECONDS)
             os.write(writer, (" ".join(work(number).split())[:300] + "\n").encode())
         os._exit(0)
     finally:

@@ -14,18 +14,20 @@ import mmap
 import os
 import random
 import signal
-import struct
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
 import torch
 
 from tests.robustness.written import KINDS
 
 ROWS = 10_000  # of a version: a write takes some milliseconds
-PAUSE = 0.06  # seconds until a kill, at most
+PAUSE = (
+    0.06  # seconds until the first kill, at most; later ones so that about every other finds a new version
+)
 
 
 @dataclass
@@ -56,18 +58,18 @@ def campaign(kind: str, kills: int, seed: int, folder: Path) -> Findings:
     path, write, read = folder / kind, KINDS[kind].write, KINDS[kind].read
     write(path, 1, ROWS)
     expected = {entry.name for entry in folder.iterdir()}
-    done = mmap.mmap(-1, 8)  # shared with the writers
-    version = 1
+    done = np.frombuffer(mmap.mmap(-1, 8), np.int64)  # shared with the writers, which set it in one step
+    version, latest = 1, PAUSE
     while found.kills < kills:
-        struct.pack_into("<q", done, 0, version)
+        done[0] = version
         writer = os.fork()
         if writer == 0:
             _write_for_ever(kind, path, version, done)
-        time.sleep(chance.uniform(0.0, PAUSE))
+        time.sleep(chance.uniform(0.0, latest))
         os.kill(writer, signal.SIGKILL)
         _, status = os.waitpid(writer, 0)
         assert os.WIFSIGNALED(status), f"the writer of {kind} failed by itself"
-        (said,) = struct.unpack_from("<q", done, 0)
+        said = int(done[0])
         now = read(path)
         assert now in (said, said + 1), f"{kind}: version {said} was written, but {now} is there"
         left = {entry.name for entry in folder.iterdir()} - expected
@@ -75,6 +77,7 @@ def campaign(kind: str, kills: int, seed: int, folder: Path) -> Findings:
         found.within += bool(left)
         assert len(left) <= 1, f"{kind}: {sorted(left)} pile up"
         found.versions += said - version
+        latest *= 0.8 if said > version else 1.2
         version = now
     write(path, version + 1, ROWS)
     left = {entry.name for entry in folder.iterdir()} - expected
@@ -83,12 +86,12 @@ def campaign(kind: str, kills: int, seed: int, folder: Path) -> Findings:
     return found
 
 
-def _write_for_ever(kind: str, path: Path, version: int, done: mmap.mmap) -> None:
+def _write_for_ever(kind: str, path: Path, version: int, done: np.ndarray) -> None:
     try:
         while True:
             version += 1
             KINDS[kind].write(path, version, ROWS)
-            struct.pack_into("<q", done, 0, version)
+            done[0] = version
     finally:
         os._exit(1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,23 @@ def one_thread() -> None:
 def test_killed_writers_lose_nothing(kind: str, tmp_path: Path) -> None:
     found = kills.campaign(kind, 5, 0, tmp_path)
     assert found.kills == 5
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("limit", [100, 1 << 16])
+def test_a_full_disk_keeps_the_old_file(kind: str, limit: int, tmp_path: Path) -> None:
+    """By a limit on files' sizes, which writing meets as it meets the end of a disk."""
+    path = tmp_path / "file"
+    KINDS[kind].write(path, 1, 50)
+    before = sorted(tmp_path.iterdir())
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, usual[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            KINDS[kind].write(path, 2, 5000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    assert KINDS[kind].read(path) == 1 and sorted(tmp_path.iterdir()) == before
 
 
 @pytest.mark.parametrize("kind", [*KINDS, *APPROXIMATE])

@@ -197,9 +197,11 @@ class _TrainBatches(Dataset[TrainBatch]):
 def _outlive_signals(worker: int) -> None:
     """Signals reach the whole group; the process that has the workers decides, and may need one more batch.
 
-    Ctrl-C is left to it alone. SIGTERM waits for the time of a step, since that process may mean this one.
+    Ctrl-C and SIGUSR1 are left to it alone. SIGTERM waits for the time of a step, since that process may mean
+    this one.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # SLURM's to a job that is to be queued again
     signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(GRACE))
 
 

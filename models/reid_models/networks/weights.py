@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from .._output import replacing
@@ -21,6 +21,7 @@ from .registry import create_model, model_name
 
 FORMAT = "reid_models 3"
 SHOWN = 3  # names in an error message
+MOST_PIXELS = 1 << 22  # of the images that a file's network may ask for: 64 of them are 800 MB
 
 
 def save_model(model: Network, path: str | os.PathLike[str]) -> None:
@@ -47,11 +48,13 @@ def save_model(model: Network, path: str | os.PathLike[str]) -> None:
     )
     tensors = {key: tensor.detach().contiguous() for key, tensor in model.state_dict().items()}
     with replacing(path, "save_model: path") as unfinished:
-        try:
-            digest = _digest(description, tensors)
-            save_file(tensors, unfinished, {"format": FORMAT, "model": description, "digest": digest})
-        except SafetensorError as error:
-            raise OSError(f"save_model: {path} can't be written ({error})") from error
+        digest = _digest(description, tensors)
+        content = save(tensors, {"format": FORMAT, "model": description, "digest": digest})
+        # Not by save_file, which writes to a hidden file of its own first: that one stays if it is killed.
+        with unfinished.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def load_model(path: str | os.PathLike[str], *, impl: str | None = None) -> Network:
@@ -81,11 +84,20 @@ def load_model(path: str | os.PathLike[str], *, impl: str | None = None) -> Netw
         # First without memory: a small file may claim millions of classes.
         with torch.device("meta"):
             claimed = create_model(name, num_classes, **options)
+        height, width = claimed.image_size
+        if height * width > MOST_PIXELS:  # a batch of its images would take all memory
+            raise ValueError(f"image_size must have at most {MOST_PIXELS} pixels, got {height} x {width}")
         _check_fit(claimed, tensors, Path(path), "load_model")
         model = create_model(name, num_classes, **options)
     except _UnfitError:
         raise
-    except (KeyError, TypeError, ValueError) as error:
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        RuntimeError,
+        OverflowError,
+    ) as error:  # sizes beyond all numbers, too
         raise ValueError(f"load_model: {path} does not describe a model ({error})") from error
     _fill(model, tensors, Path(path), "load_model")
     return model

@@ -24,7 +24,14 @@ from ..runs.files import BEST, LAST
 from .interruption import Interrupted, Interruption
 from .module import scores_first
 
-NEEDED = ("epoch", "global_step", "loops", "optimizer_states", "random_states", "state_dict")
+NEEDED: dict[str, type] = {
+    "epoch": int,
+    "global_step": int,
+    "loops": dict,
+    "optimizer_states": list,
+    "random_states": list,
+    "state_dict": dict,
+}
 
 
 class WholeCheckpointIO(TorchCheckpointIO):
@@ -40,7 +47,8 @@ class WholeCheckpointIO(TorchCheckpointIO):
         for stale in path.parent.glob(f"{path.name}.*.part"):  # of a process that was killed
             stale.unlink(missing_ok=True)
         with replacing(path) as unfinished:
-            torch.save(checkpoint, unfinished)
+            with unfinished.open("wb") as file:
+                torch.save(checkpoint, file)
             seal(unfinished)  # readers of zip files pass over what comes behind their end
             with unfinished.open("rb") as file:
                 os.fsync(file.fileno())
@@ -69,6 +77,11 @@ def read_step(path: Path) -> int:
     missing = [key for key in NEEDED if not isinstance(checkpoint, dict) or key not in checkpoint]
     if missing:
         raise ValueError(f"{path} is not a checkpoint of `reid train`: it has no {', '.join(missing)}")
+    strange = [key for key, kind in NEEDED.items() if not isinstance(checkpoint[key], kind)]
+    if not strange and "fit_loop" not in checkpoint["loops"]:
+        strange.append("loops")
+    if strange:
+        raise ValueError(f"{path} is not a checkpoint of `reid train`: its {strange[0]} is another's")
     if not is_sealed(path):
         raise ValueError(f"{path} is damaged or not a checkpoint (its checksum is another)")
     step: int = checkpoint["global_step"]

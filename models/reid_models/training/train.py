@@ -41,9 +41,10 @@ def train(recipe: Mapping[str, Any], overrides: Sequence[str] = ()) -> Path:
     :func:`reid_models.load_model`).
 
     A run that was interrupted at any moment goes on with ``resume``, and on the CPU ends with the weights it
-    would have had, bit for bit. Ctrl-C and SIGTERM save at the end of the step, a second one stops
-    at once. On several GPUs or machines start it by torchrun; the processes share every batch, and compute
-    what one would.
+    would have had, bit for bit. Ctrl-C and SIGTERM save at the end of the step, a second one stops at once;
+    SIGUSR1 in a job of SLURM saves likewise and has the job queued again, which then goes on if its command
+    has ``resume``. On several GPUs or machines start it by torchrun; the processes share every batch, and
+    compute what one would.
 
     Args:
         recipe: settings by name: ``name``, ``runs``, ``resume``, ``checkpoint_every_n_steps``,
@@ -93,7 +94,7 @@ def _run(parser: Any, configuration: Any, settings: Any, folder: Path, lock: Exi
     made.model.attach(made.data)
     checkpoint = folder / LAST if resumed else None
     wait = f"saving {folder / LAST} at the end of this step or validation; Ctrl-C again stops at once"
-    interruption = Interruption(wait if lock else "")
+    interruption = Interruption(wait if lock else "", requeues=lock is not None)
     last = LastCheckpoint(folder, configuration.checkpoint_every_n_steps, interruption)
     with _quiet():
         trainer = _make_trainer(made.trainer, folder, last, checkpoint)

@@ -368,6 +368,24 @@ def test_a_small_file_does_not_claim_gigabytes(tmp_path: Path, monkeypatch: pyte
     assert [{value.device.type for value in model.state_dict().values()} for model in made] == [{"meta"}]
 
 
+@pytest.mark.parametrize(
+    ("claim", "message"),
+    [
+        ({"num_classes": 2**62}, "does not describe a model"),
+        ({"num_classes": 10**400}, "does not describe a model"),
+        (
+            {"options": {"image_size": [10**9, 10**9]}},
+            r"image_size must have at most 4194304 pixels, got 10000000",
+        ),
+    ],
+)
+def test_claims_beyond_all_sense(claim: dict[str, Any], message: str, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    write_crafted(path, {"name": "baseline", "num_classes": 3, "options": {"backbone": "resnet18"}} | claim)
+    with pytest.raises(ValueError, match=message):
+        load_model(path)
+
+
 def test_no_flipped_bit_goes_unnoticed(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     save_model(tiny("baseline"), path)
@@ -389,7 +407,7 @@ def test_a_failed_save_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.Mo
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("reid_models.networks.weights.save_file", full)
+    monkeypatch.setattr("reid_models.networks.weights.os.fsync", full)
     with pytest.raises(OSError, match=r"No space left"):
         save_model(tiny(), path)
     assert path.read_bytes() == content

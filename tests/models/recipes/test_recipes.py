@@ -281,3 +281,9 @@ def test_a_recipe_that_grows_without_end_is_refused(tmp_path: Path) -> None:
             load_recipe(file)
     (tmp_path / "good.yaml").write_text("data: &d {image_size: [64, 64]}\nagain: *d")
     assert load_recipe(tmp_path / "good.yaml").config["again"] == {"image_size": [64, 64]}
+
+
+def test_a_recipe_that_nests_without_end_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "deep.yaml").write_text("[" * 5000)
+    with pytest.raises(ValueError, match=r"deep\.yaml must be YAML \(it must not nest so deep"):
+        load_recipe(tmp_path / "deep.yaml")

@@ -160,13 +160,17 @@ def run_noisy(
         train(settings)
 
 
-def run_interrupted(recipe_file: str, step: int, number: int) -> None:
+def run_interrupted(
+    recipe_file: str, step: int, number: int, environment: Mapping[str, str] | None = None, *words: str
+) -> None:
     torch.set_num_threads(1)
+    os.environ.update(environment or {})
     multiprocessing.set_start_method("fork", force=True)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # as a terminal's processes have it
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGUSR1, signal.SIG_DFL)
     with NoisyModule(step, number):
-        sys.exit(main(["train", recipe_file]))
+        sys.exit(main(["train", recipe_file, *words]))
 
 
 def run_refused(settings: Mapping[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -33,6 +34,29 @@ def test_sigterm_ends_with_its_own_status() -> None:
     finally:
         signal.signal(signal.SIGTERM, before)
     assert Terminated.exit_status == 143
+
+
+@pytest.mark.parametrize(("status", "problem"), [(0, None), (1, "no such job"), (None, "scontrol")])
+def test_slurm_is_asked_to_queue_the_job_again(
+    status: int | None, problem: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Also before training, when there is nothing to save; by the job's array, if it is in one."""
+    for name, value in {"JOB_ID": "9", "NTASKS": "1", "ARRAY_JOB_ID": "7", "ARRAY_TASK_ID": "3"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    if status is not None:
+        program = f'#!/bin/sh\necho "$@" > {tmp_path}/asked\necho {problem} >&2\nexit {status}\n'
+        (tmp_path / "scontrol").write_text(program)
+        (tmp_path / "scontrol").chmod(0o755)
+    before = signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+    try:
+        expected = RuntimeError if problem else Terminated
+        with pytest.raises(expected, match=problem), Interruption(requeues=True).handled():
+            signal.raise_signal(signal.SIGUSR1)
+        assert signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert status is None or (tmp_path / "asked").read_text() == "requeue 7_3\n"
 
 
 def test_the_second_stops_at_once(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import multiprocessing
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -124,6 +125,29 @@ def test_a_signal_saves_and_the_run_goes_on_bit_for_bit(
     with NoisyModule():
         train({**settings, "name": "stopped", "resume": True})
     assert_same_run(stopped, whole)
+
+
+def test_slurm_queues_a_job_again_which_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    """SIGUSR1 comes to all processes of a job step; the same command is then run once more."""
+    settings = recipe(tmp_path, data={"workers": 1}, resume=True)
+    with NoisyModule():
+        whole = train({**settings, "name": "whole"})
+    file = tmp_path / "queued.yaml"
+    file.write_text(json.dumps({**settings, "name": "queued"}))
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "scontrol").write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\n')
+    (programs / "scontrol").chmod(0o755)
+    job = {"SLURM_JOB_ID": "4711", "SLURM_NTASKS": "1", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
+    job |= {"SLURM_NODEID": "0", "SLURM_JOB_NAME": "train", "SLURM_NTASKS_PER_NODE": "1"}
+    job["PATH"] = f"{programs}:{os.environ['PATH']}"
+    assert wait(start(run_interrupted, str(file), 2, signal.SIGUSR1, job)) == 143
+    assert (tmp_path / "asked").read_text() == "requeue 4711\n"
+    queued = tmp_path / "queued"
+    assert weights(queued)["global_step"] == 3 and not list(queued.glob("hpc_*"))
+    assert wait(start(run_interrupted, str(file), -1, signal.SIGUSR1, job)) == 0
+    assert (tmp_path / "asked").read_text() == "requeue 4711\n"
+    assert_same_run(queued, whole)
 
 
 def test_a_run_is_trained_by_one_process_at_a_time(tmp_path: Path) -> None:

@@ -238,7 +238,7 @@ def test_other_runs_are_not_overwritten(run: Path) -> None:
     assert (run / "last.ckpt").read_bytes() == before
 
 
-@pytest.mark.parametrize("damage", ["cut", "half", "bit", "empty", "garbage", "zip", "foreign", "code"])
+@pytest.mark.parametrize("damage", ["cut", "half", "bit", "empty", "garbage", "zip", "foreign", "code", "loops"])
 def test_damaged_checkpoints_are_named(
     run: Path, tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -251,6 +251,9 @@ def test_damaged_checkpoints_are_named(
             archive.writestr("a.txt", "of something else")
     elif damage == "code":
         torch.save({"state_dict": torch.nn.Linear(2, 2)}, checkpoint)
+    elif damage == "loops":  # with a right checksum, by a program that knows no loops
+        state = torch.load(checkpoint, weights_only=True)
+        WholeCheckpointIO().save_checkpoint(state | {"loops": {}}, checkpoint)
     elif damage == "foreign":
         torch.save({"state_dict": {}, "global_step": 3}, checkpoint)
     else:
@@ -269,7 +272,7 @@ def test_damaged_checkpoints_are_named(
     assert main(["train", str(file), "--resume"]) == 2
     shown = capsys.readouterr().err
     assert shown.count("\n") == 1
-    kind = "is not a checkpoint of" if damage == "foreign" else "is damaged or not a checkpoint"
+    kind = "is not a checkpoint of" if damage in ("foreign", "loops") else "is damaged or not a checkpoint"
     assert f"reid train: {checkpoint} {kind}" in shown
     assert "weights_only" not in shown and "torch.load" not in shown  # torch advises to run what it holds
     assert {path: path.read_bytes() for path in folder.iterdir()} == before

@@ -28,7 +28,7 @@ from .chance import Chance
 
 ROOT = Path(__file__).parents[3]
 MEMORY = 6 << 30  # bytes of address space beyond what the libraries take
-HANG = 20.0  # seconds
+HANG, LOOK = 20.0, 0.05  # seconds
 KINDS = ("public", "raw")
 
 
@@ -95,14 +95,14 @@ def _make(kind: str, seed: int, number: int, library: str = "reid_ops") -> Call:
 
 def _watch(child: subprocess.Popen[bytes], progress: Path) -> bool:
     """Waits for the process; kills it if one call takes too long."""
-    last, since = "", time.monotonic()
+    last, looks = "", 0
     while child.poll() is None:
-        time.sleep(0.05)
+        time.sleep(LOOK)
         now = progress.read_text()
-        if now != last:
-            last, since = now, time.monotonic()
-        # The first call comes after the libraries were imported, on a machine that may be busy.
-        elif time.monotonic() - since > (HANG if last.strip() else 10 * HANG):
+        # Looks are counted, not seconds: both processes may be stopped for a while. The first call comes
+        # after the libraries were imported, on a machine that may be busy.
+        last, looks = now, looks + 1 if now == last else 0
+        if looks * LOOK > (HANG if last.strip() else 10 * HANG):
             child.kill()
             return True
     return False
