@@ -48,7 +48,10 @@ class WholeCheckpointIO(TorchCheckpointIO):
             stale.unlink(missing_ok=True)
         with replacing(path) as unfinished:
             with unfinished.open("wb") as file:
-                torch.save(checkpoint, file)
+                try:
+                    torch.save(checkpoint, file)
+                except RuntimeError as error:  # of the zip file's end, after the disk was full
+                    raise error.__context__ if isinstance(error.__context__, OSError) else error from None
             seal(unfinished)  # readers of zip files pass over what comes behind their end
             with unfinished.open("rb") as file:
                 os.fsync(file.fileno())
