@@ -100,7 +100,12 @@ def _read_features(path: Path) -> int:
 
 
 def _write_checkpoint(path: Path, version: int, rows: int) -> None:
-    content: dict[str, Any] = {"epoch": 0, "global_step": version, "loops": {"fit_loop": 0}, "random_states": []}
+    content: dict[str, Any] = {
+        "epoch": 0,
+        "global_step": version,
+        "loops": {"fit_loop": 0},
+        "random_states": [],
+    }
     content |= {"optimizer_states": [], "state_dict": {"w": torch.from_numpy(values(version, rows))}}
     WholeCheckpointIO().save_checkpoint(content, path)
 

@@ -238,7 +238,9 @@ def test_other_runs_are_not_overwritten(run: Path) -> None:
     assert (run / "last.ckpt").read_bytes() == before
 
 
-@pytest.mark.parametrize("damage", ["cut", "half", "bit", "empty", "garbage", "zip", "foreign", "code", "loops"])
+@pytest.mark.parametrize(
+    "damage", ["cut", "half", "bit", "empty", "garbage", "zip", "foreign", "code", "loops"]
+)
 def test_damaged_checkpoints_are_named(
     run: Path, tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
