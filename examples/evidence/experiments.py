@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any
@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 import reid_ops
+from reid_models.data import ReidDataset
 from reid_models.recipes.registry import merged
 from reid_models.report import describe_machine
 from reid_models.runs.models import Trained, load_trained
@@ -65,6 +66,48 @@ def train_small(folder: Path, name: str, settings: Mapping[str, Any], *, steps: 
     }
     config = merged(merged(BASE, settings), {"seed_everything": seed, "trainer": trainer})
     return load_trained(train({**config, "name": f"{name}_{seed}", "runs": str(folder)}))
+
+
+#: What an experiment measures of a network on a dataset: measures by the name of a test.
+Measure = Callable[[Trained, ReidDataset], Mapping[str, Mapping[str, float]]]
+
+
+def run_rows(
+    folder: Path,
+    console: Console,
+    dataset: ReidDataset,
+    networks: Mapping[str, Mapping[str, Any]],
+    measure: Measure,
+    *,
+    seeds: Sequence[int],
+    steps: int,
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Every network trained with every seed and tested: rows "NETWORK, TEST" over the seeds.
+
+    Args:
+        folder: of run folders.
+        console: where each run's measures go.
+        dataset: that networks are tested on.
+        networks: name -> settings, as for :func:`train_small`.
+        measure: the tests.
+        seeds: at least one.
+        steps: of every run.
+    """
+    rows: dict[str, dict[str, dict[str, Any]]] = {}
+    for name, settings in networks.items():
+        by_seed = []
+        for seed in seeds:
+            by_seed.append(measure(train_small(folder, name, settings, steps=steps, seed=seed), dataset))
+            console.print(f"{name}, seed {seed}: {by_seed[-1]}")
+        for test in by_seed[0]:
+            rows[f"{name}, {test}"] = over_seeds([found[test] for found in by_seed])
+    return rows
+
+
+def describe(dataset: ReidDataset) -> dict[str, Any]:
+    """The dataset's name, queries and gallery, for the file."""
+    split = dataset.draws[0]
+    return {"dataset": dataset.name, "queries": len(split.query), "gallery": len(split.gallery)}
 
 
 def over_seeds(values: Sequence[Mapping[str, float]]) -> dict[str, dict[str, Any]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from examples.evidence.experiments import over_seeds, print_rows, train_small
+from examples.evidence.experiments import describe, print_rows, run_rows
 from reid_models.data import ReidDataset, read_dataset
 from reid_models.retrieval.comparison import fit_comparison
 from reid_models.retrieval.evaluation import evaluate_draws
@@ -55,24 +55,14 @@ def measure(trained: Trained, dataset: ReidDataset) -> dict[str, dict[str, float
 def run(folder: Path, console: Console) -> Mapping[str, Any]:
     """Trains each network with each seed; rows by network, metric and ranking."""
     dataset = read_dataset("omniglot")
-    rows: dict[str, Any] = {}
-    for name, heads in HEADS.items():
-        by_seed = []
-        for seed in SEEDS:
-            trained = train_small(folder, name, settings(heads), steps=STEPS, seed=seed)
-            by_seed.append(measure(trained, dataset))
-            console.print(f"{name}, seed {seed}: {by_seed[-1]}")
-        for ranking in by_seed[0]:
-            rows[f"{name}, {ranking}"] = over_seeds([found[ranking] for found in by_seed])
+    networks = {name: settings(heads) for name, heads in HEADS.items()}
+    rows = run_rows(folder, console, dataset, networks, measure, seeds=SEEDS, steps=STEPS)
     print_rows(console, f"{len(SEEDS)} seeds, mean ± deviation, percent", rows, MEASURES)
-    split = dataset.draws[0]
     return {
-        "dataset": dataset.name,
-        "queries": len(split.query),
-        "gallery": len(split.gallery),
+        **describe(dataset),
         "seeds": list(SEEDS),
         "steps": STEPS,
         "batch": BATCH,
-        "settings": {name: settings(heads) for name, heads in HEADS.items()},
+        "settings": networks,
         "rows": rows,
     }

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from examples.evidence.experiments import over_seeds, print_rows, train_small
+from examples.evidence.experiments import describe, print_rows, run_rows
 from reid_models.data import ReidDataset, RetrievalSplit, read_dataset
 from reid_models.data.occlusion import Occlusion
 from reid_models.retrieval.evaluation import evaluate_dataset
@@ -71,27 +71,17 @@ def measure(trained: Trained, dataset: ReidDataset) -> dict[str, dict[str, float
 def run(folder: Path, console: Console) -> Mapping[str, Any]:
     """Trains with each augmentation and seed; rows by augmentation and test."""
     dataset = few_identities(read_dataset("omniglot"))
-    rows: dict[str, Any] = {}
-    for name, augmentation in TRAINED.items():
-        by_seed = []
-        for seed in SEEDS:
-            trained = train_small(folder, name, settings(augmentation), steps=STEPS, seed=seed)
-            by_seed.append(measure(trained, dataset))
-            console.print(f"trained with {name}, seed {seed}: clean {by_seed[-1]['clean']}")
-        for test in by_seed[0]:
-            rows[f"{name}, {test}"] = over_seeds([found[test] for found in by_seed])
+    networks = {name: settings(augmentation) for name, augmentation in TRAINED.items()}
+    rows = run_rows(folder, console, dataset, networks, measure, seeds=SEEDS, steps=STEPS)
     print_rows(console, f"{len(SEEDS)} seeds, mean ± deviation, percent", rows, MEASURES)
-    split = dataset.draws[0]
     return {
-        "dataset": dataset.name,
-        "queries": len(split.query),
-        "gallery": len(split.gallery),
+        **describe(dataset),
         "seeds": list(SEEDS),
         "steps": STEPS,
         "tested_identities": TESTED_IDENTITIES,
         "batch": IDENTITIES * IMAGES,
         "image_size": list(SIZE),
         "levels": list(LEVELS),
-        "settings": {name: settings(augmentation) for name, augmentation in TRAINED.items()},
+        "settings": networks,
         "rows": rows,
     }
