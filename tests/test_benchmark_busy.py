@@ -127,6 +127,17 @@ def test_page_shows_the_kept_results() -> None:
     assert pages.block_in(text, pages.BUSY) == pages.render_busy(), "run: python -m benchmarks --update-pages"
 
 
+def test_a_formulation_of_as_many_threads_can_be_named() -> None:
+    for benchmark in command.discover().values():
+        names = [formulation.name for formulation in benchmark.formulations]
+        assert benchmark.busy_with in (None, *names), benchmark.name
+    benchmark = command.discover()["evaluate_ranking"]
+    cell = busy.Cell(benchmark.case("tiny"), benchmark.mode("evaluate"), torch.float32, 1)
+    settings = command.settings_from(command.parser().parse_args(["--quick", "--threads", "1"]))
+    runs, opponent = busy._opponents(benchmark, cell, settings)
+    assert opponent == "torch_sort" and list(runs) == ["ours", "torch_sort"]
+
+
 def test_one_row_an_operator_unless_others_are_named() -> None:
     benchmark = command.discover()["part_correlation"]
     options = command.parser().parse_args(["--headline"])

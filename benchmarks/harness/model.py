@@ -109,7 +109,9 @@ class Benchmark:
     the table in docs/measured.md by device, ``table_modes`` the modes. ``headline`` is the mode in which
     the first of the rows speaks for the operator: on the README's line, in ``make demo``, on a busy
     machine. ``compiles`` tells on which rows ``torch.compile`` is timed too, where compiling takes a
-    minute; ``compile_options`` are Inductor's. ``output_dtype`` is the outputs' by the inputs'.
+    minute; ``compile_options`` are Inductor's. ``output_dtype`` is the outputs' by the inputs'. ``busy_with``
+    names the formulation to compare with on a busy machine where the quickest keeps to one thread, which
+    loses less to other processes whatever it does (None: the quickest); it may be one of a part of the work.
     """
 
     name: str
@@ -131,6 +133,7 @@ class Benchmark:
     compiles: Callable[[Case, Mode, str], bool] = _every_row
     compile_options: Mapping[str, Any] = field(default_factory=dict)
     output_dtype: Callable[[torch.dtype], torch.dtype] = _same_type
+    busy_with: str | None = None
 
     def mode(self, name: str) -> Mode:
         """The mode of that name."""
