@@ -44,6 +44,14 @@ def add_extraction(parser: ArgumentParser, *, flip: bool = True) -> None:
     add_device(parser)
 
 
+def add_keep(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--no-keep",
+        action="store_true",
+        help="don't use features that are kept in a run folder again, and keep none",
+    )
+
+
 def add_device(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--device", default="auto", help="cpu, cuda, cuda:1, or auto: a GPU where there is one"
@@ -117,6 +125,38 @@ def rerank_options(options: Namespace) -> dict[str, Any]:
     if "preset" in options:
         chosen["preset"] = options.preset
     return {**chosen, "dense": True} if options.get("dense", False) else chosen
+
+
+def add_labels(parser: ArgumentParser) -> None:
+    """Of pairs of features files: labels of those made elsewhere, and images that are in both."""
+    for name in ("query", "gallery"):
+        parser.add_argument(
+            f"--{name}-labels",
+            metavar="CSV",
+            help=f"path, identity and camera of the {name}'s features, made elsewhere; none: NAME.csv beside "
+            "them, or what they say themselves",
+        )
+    parser.add_argument(
+        "--exclude-self",
+        action="store_true",
+        help="leave each query's own image, the one of its name, out of its ranking; done by itself where "
+        "both are one file",
+    )
+
+
+def load_pair(options: Namespace) -> tuple[Features, Features, bool]:
+    """Features of queries and gallery in one numbering, and whether each query's own image is left out."""
+    from ..retrieval.alignment import align
+    from ..retrieval.features import load_features
+    from ..retrieval.matches import is_same_file
+
+    query = load_features(options.query, part="query", labels=options.query_labels)
+    gallery = load_features(options.gallery, part="gallery", labels=options.gallery_labels)
+    shared = not set(query.paths).isdisjoint(gallery.paths)
+    same = shared and is_same_file(options.query, options.gallery)
+    if options.exclude_self and not shared:
+        raise ValueError("--exclude-self: no query has the name of an image of the gallery")
+    return *align(query, gallery), same or options.exclude_self
 
 
 def add_metrics(parser: ArgumentParser) -> None:

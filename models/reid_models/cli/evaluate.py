@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +12,9 @@ from . import arguments, results
 from .command import Command
 
 if TYPE_CHECKING:
-    from ..data import ReidDataset
+    from ..data import ImageRecord, ReidDataset
     from ..retrieval.evaluation import Evaluation
+    from ..retrieval.features import Features
     from ..runs.models import Trained
     from .parsing import ArgumentParser, Namespace
 
@@ -29,6 +30,12 @@ def configure(parser: ArgumentParser) -> None:
     arguments.add_dataset(parser)
     parser.add_argument("--query", metavar="FILE", help="features of the queries, instead of MODEL")
     parser.add_argument("--gallery", metavar="FILE", help="features of the gallery, instead of MODEL")
+    arguments.add_labels(parser)
+    parser.add_argument(
+        "--multi-query",
+        choices=["mean", "max"],
+        help="of features: the queries of an identity by one camera ask together, by their pooled features",
+    )
     parser.add_argument(
         "--same-camera-counts",
         action="store_true",
@@ -51,6 +58,7 @@ def configure(parser: ArgumentParser) -> None:
         help="of RUN: every test image loses boxes of this share; re, rpe or re+rpe (HENet, Fig. 5)",
     )
     arguments.add_output(parser)
+    arguments.add_keep(parser)
     arguments.add_extraction(parser)
 
 
@@ -75,12 +83,22 @@ def run(options: Namespace) -> None:
     if results.form(options) == ".json":
         results.give(options, evaluation.to_json())
     else:
-        results.give(options, results.metrics_table(evaluation.rankings)[results.form(options)])
+        text = results.metrics_table(evaluation.rankings)[results.form(options)]
+        results.give(options, text + (_counted(evaluation) if results.form(options) == ".txt" else ""))
+
+
+def _counted(evaluation: Evaluation) -> str:
+    """How many queries the figures are of."""
+    total = evaluation.queries + evaluation.excluded
+    line = f"{evaluation.queries} of {total} queries counted, in a gallery of {evaluation.gallery} images"
+    if evaluation.excluded:
+        line += f"; for {evaluation.excluded} nothing right that counts is in it"
+    return f"{line}\n"
 
 
 def _of_features(options: Namespace, measures: dict[str, Any]) -> Evaluation:
     from ..retrieval.evaluation import evaluate_draws
-    from ..retrieval.features import load_features
+    from ..retrieval.multi_query import pool_features
 
     if options.occlude is not None:
         raise ValueError("--occlude must come with RUN: features are of images as they were")
@@ -88,11 +106,21 @@ def _of_features(options: Namespace, measures: dict[str, Any]) -> Evaluation:
         raise ValueError("--query and --gallery must be given together, without RUN and --dataset")
     if options.model and options.metric != "match":
         raise ValueError("--query and --gallery must be given without RUN, which only --metric match asks")
-    pair = load_features(options.query), load_features(options.gallery)
-    metric = arguments.comparison(options, pair[0], options.model)
+    query, gallery, exclude_self = arguments.load_pair(options)
+    metric = arguments.comparison(options, query, options.model)
     _say(metric.notes, options)
+    if options.multi_query is not None:
+        if exclude_self:
+            raise ValueError("--multi-query pools queries, which can't be left out of their own rankings")
+        query = pool_features(query, options.multi_query)
+    if exclude_self:
+        _say(["each query is left out of its own ranking"], options)
     return evaluate_draws(
-        [pair], same_camera_is_junk=not options.same_camera_counts, metric=metric, **measures
+        [(query, gallery)],
+        same_camera_is_junk=not options.same_camera_counts,
+        exclude_self=exclude_self,
+        metric=metric,
+        **measures,
     )
 
 
@@ -100,21 +128,31 @@ def _of_model(options: Namespace, measures: dict[str, Any]) -> Evaluation:
     from ..data.occlusion import Occlusion
     from ..retrieval.comparison import default_metric
     from ..retrieval.evaluation import evaluate_dataset
+    from ..retrieval.kept import kept_features
+    from ..retrieval.protocol import draw_images
     from ..runs.models import load_trained
 
     if options.same_camera_counts:
         raise ValueError("--same-camera-counts is for features: a dataset has its own rule")
+    for name in ("query_labels", "gallery_labels", "exclude_self", "multi_query"):
+        if options[name]:
+            raise ValueError(f"--{name.replace('_', '-')} is for --query and --gallery")
     occlusion = None if options.occlude is None else Occlusion.parse(options.occlude)
     # What is wrong with the data is said first: a network may have to be fetched.
     named = None if options.dataset is None else arguments.dataset(options.dataset, options)
     trained = load_trained(options.model)
     dataset = _its_dataset(options, trained) if named is None else named
     chosen = arguments.extraction(options, trained)
+
+    def kept(records: Sequence[ImageRecord]) -> Features:
+        return kept_features(trained, records, keep=not options.no_keep, **chosen)
+
     evaluation = evaluate_dataset(
         trained.model,
         dataset,
         metric=options.metric,
-        fit=arguments.fitting(options),
+        fit=arguments.fitting(options) or (lambda: kept(dataset.train)),
+        features=None if occlusion else (lambda: kept(draw_images(dataset))),
         match=options.match,
         shortlist=options.shortlist,
         occlusion=occlusion,
@@ -179,6 +217,7 @@ reid evaluate hsgnet.safetensors --dataset market1501 --root /data/market --flip
 reid evaluate timm:convnext_tiny --dataset folder --root my_images
 reid evaluate runs/hcn --metric xqda
 reid evaluate runs/henet --occlude rpe:0.3
+reid evaluate --query animals.npz --gallery animals.npz --same-camera-counts
 reid evaluate --query query.safetensors --gallery gallery.safetensors --no-rerank
 """,
     configure=configure,

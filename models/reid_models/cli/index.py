@@ -26,6 +26,11 @@ def configure(parser: ArgumentParser) -> None:
         help="features files, or images: files, tables (.csv) of them, and folders with all that is in them; "
         "folders IDENTITY/* and IDENTITY/CAMERA/* keep their identities and cameras",
     )
+    parser.add_argument(
+        "--labels",
+        metavar="CSV",
+        help="path, identity and camera of each row of a features file made elsewhere; none: NAME.csv",
+    )
     arguments.add_model(parser, note="; needed for images")
     parser.add_argument("--output", required=True, metavar="FILE", help="the index")
     parser.add_argument(
@@ -59,6 +64,8 @@ def run(options: Namespace) -> None:
     check_folder(options.output, "--output")
     files = [source for source in options.sources if is_features(source)]
     images = [source for source in options.sources if not is_features(source)]
+    if options.labels is not None and len(files) != 1:
+        raise ValueError(f"--labels must come with one features file, got {len(files)}")
     if images and options.model is None:
         raise ValueError(f"--model must be given for images, such as {images[0]}")
 
@@ -152,7 +159,7 @@ def _parts(
     from ..retrieval.features import load_features
 
     for file in files:
-        yield load_features(file)
+        yield load_features(file, part="gallery", labels=options.labels)
     if trained is not None:
         from ..data.datasets.sources import read_sources
 
@@ -167,6 +174,7 @@ COMMAND = Command(
 reid index my_images --model runs/vans --output vans.index
 reid index animals.csv --model runs/animals --output animals.index
 reid index my_images --model timm:vit_small_patch14_dinov2 --output mine.index
+reid index gallery.npz --output gallery.index
 reid index gallery.safetensors more.safetensors --kind ivf --recall 0.95 --output gallery.index
 reid index my_images --model runs/csn --output vans.index       # and vans.index.codes.safetensors
 """,

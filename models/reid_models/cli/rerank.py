@@ -16,6 +16,7 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument("query", metavar="QUERY", help="features file of the queries")
     parser.add_argument("gallery", metavar="GALLERY", help="features file of the gallery")
     parser.add_argument("-k", "--count", type=int, default=10, metavar="N", help="matches of each query")
+    arguments.add_labels(parser)
     arguments.add_rerank(parser)
     arguments.add_preset(parser)
     arguments.add_metrics(parser)
@@ -35,14 +36,12 @@ def run(options: Namespace) -> None:
 
     import numpy as np
 
-    from ..retrieval.alignment import align
     from ..retrieval.comparison import prepare_pair
     from ..retrieval.evaluation import evaluate_draws
-    from ..retrieval.features import load_features
-    from ..retrieval.matches import drop_rows, is_same_file, own_rows
+    from ..retrieval.matches import drop_rows, own_rows
     from ..retrieval.protocol import Protocol
 
-    query, gallery = align(load_features(options.query), load_features(options.gallery))
+    query, gallery, same = arguments.load_pair(options)
     rerank, measures = arguments.rerank_options(options), arguments.metric_options(options)
     if options.count < 1:
         raise ValueError(f"--count must be at least 1, got {options.count}")
@@ -50,13 +49,12 @@ def run(options: Namespace) -> None:
     for note in metric.notes:
         print(note, file=sys.stderr)
     left, right = prepare_pair(metric, query, gallery, measures["expand"])
-    same = is_same_file(options.query, options.gallery)
     own = own_rows(query.paths, gallery.paths) if same else np.full(len(query), -1)
     topk = min(options.count + int(same), len(gallery))
     lists = metric.rerank(left, right, topk=topk, **rerank)
     values, rows = drop_rows(*(part.cpu().numpy() for part in lists), own, options.count)
     if same:
-        print("QUERY and GALLERY are one file: each image is left out of its own matches", file=sys.stderr)
+        print("each query is left out of its own matches", file=sys.stderr)
     found = results.Matches(query.records(), values, rows, gallery.record, "re-ranked distance")
     results.give(options, found.text(results.form(options)))
     known = bool((query.identities >= 0).any()) and bool((gallery.identities >= 0).any())

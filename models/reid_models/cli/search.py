@@ -26,7 +26,7 @@ def configure(parser: ArgumentParser) -> None:
         "queries",
         nargs="+",
         metavar="QUERY",
-        help="images, folders of images, or one features file (.safetensors)",
+        help="images, folders of images, or one features file (.safetensors, .npy, .npz, .mat, .pt)",
     )
     parser.add_argument(
         "--index",
@@ -186,12 +186,13 @@ def _query(options: Namespace, source: Source | None) -> Features:
     """The queries' features: of a file, or by the model and the settings of the index."""
     from ..retrieval.extraction import extract_features
     from ..retrieval.features import load_features
+    from ..retrieval.formats import is_features
 
-    files = [name for name in options.queries if name.endswith(".safetensors")]
+    files = [name for name in options.queries if is_features(name)]
     if files:
         if len(options.queries) > 1:
             raise ValueError(f"QUERY must be one features file or images, got {len(options.queries)} names")
-        return load_features(files[0])
+        return load_features(files[0], part="query")
 
     from ..data import read_images
     from ..runs.models import load_trained

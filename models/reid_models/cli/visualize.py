@@ -33,6 +33,7 @@ def configure(parser: ArgumentParser) -> None:
         _add_option(parser, name, owners)
     parser.add_argument("--set", type=dict[str, Any], default={}, metavar="JSON", help=SET)
     arguments.add_rerank(parser)
+    arguments.add_keep(parser)
     arguments.add_extraction(parser)
 
 
@@ -85,6 +86,7 @@ def run(options: Namespace) -> None:
         rerank=arguments.rerank_options(options),
         extraction=_extraction(options),
         device=options.device,
+        keep=not options.no_keep,
     )
     _check_output(options, kind)
     drawn = kind.draw(request)
@@ -133,6 +135,7 @@ COMMAND = Command(
     summary="draws ranked lists, Grad-CAM, curves and other figures, or writes a report of runs",
     example="""
 reid visualize ranks runs/baseline runs/hsgnet --choose improved --output ranks.png
+reid visualize ranks vans.index --queries photos --output ranks.png
 reid visualize cam runs/baseline HSGNet=runs/hsgnet --output cam.pdf
 reid visualize curves runs/baseline runs/hsgnet --curve cmc --output cmc.svg
 reid visualize montage --dataset omniglot --output montage.png

@@ -25,15 +25,43 @@ LISTS = (COUNT, TOP, CHOOSE, RERANK, SEED)
 
 
 def _draw_ranks(request: FigureRequest) -> Figure:
+    from ..runs.folders import name_paths
+    from .indexes import is_index, list_indexes
     from .lists import plot_ranked_lists
-    from .retrieval import list_dataset, rank_dataset
+    from .retrieval import describe_rankings, list_dataset, rank_dataset
 
     options = request.options
     _check_choice(request, len(request.inputs))
+    paths = name_paths(request.inputs)
+    indexed = [is_index(path) for path in paths.values()]
+    if all(indexed):
+        listed, note = list_indexes(
+            paths,
+            queries=options["queries"],
+            count=options["count"],
+            top=options["top"],
+            how=options["choose"] or "first",
+            seed=options["seed"],
+            rerank=_rerank(request),
+            device=request.device,
+            **{
+                key: value for key, value in request.extraction.items() if key not in ("keep", "flip_average")
+            },
+        )
+        return plot_ranked_lists(listed, title=request.title, note=note, missing=True)
+    if any(indexed):
+        raise ValueError("INPUT must be runs or files of `reid index`, not both")
+    if options["queries"] is not None:
+        raise ValueError("--queries are for INPUT that is a file of `reid index`")
     networks = request.read_networks()
     dataset = request.read_dataset(networks)
     rankings = rank_dataset(
-        networks, dataset, rerank=_rerank(request), device=request.device, **request.extraction
+        networks,
+        dataset,
+        rerank=_rerank(request),
+        keep=request.keep,
+        device=request.device,
+        **request.extraction,
     )
     lists = list_dataset(
         rankings,
@@ -43,7 +71,7 @@ def _draw_ranks(request: FigureRequest) -> Figure:
         how=options["choose"] or "first",
         seed=options["seed"],
     )
-    return plot_ranked_lists(lists, title=request.title)
+    return plot_ranked_lists(lists, title=request.title, note=describe_rankings(rankings))
 
 
 def _check_choice(request: FigureRequest, networks: int) -> None:
@@ -140,6 +168,7 @@ def _make_report(request: FigureRequest) -> Report:
             rerank=_rerank(request),
             seed=options["seed"],
             device=request.device,
+            keep=request.keep,
             **request.extraction,
         )
     machine = list(describe_machine(choose_device(request.device)).items())
@@ -148,7 +177,8 @@ def _make_report(request: FigureRequest) -> Report:
     return report_runs(runs, title=request.title, pictures=pictures)
 
 
-RANKS = FigureKind("ranked lists of runs", _draw_ranks, options=LISTS)
+QUERIES = FigureOption("queries", str, "of an index: images, a folder, or features; none: what is in it")
+RANKS = FigureKind("ranked lists of runs, or of indexes", _draw_ranks, options=(*LISTS, QUERIES))
 CAM = FigureKind(
     "Grad-CAM of runs",
     _draw_cam,

@@ -59,6 +59,7 @@ class FigureRequest:
         rerank: options of k-reciprocal re-ranking, for kinds that re-rank.
         extraction: keywords of :func:`reid_models.retrieval.extraction.extract_features`, but ``device``.
         device: ``"auto"``, ``"cpu"`` or a CUDA device.
+        keep: whether features in run folders are used, and kept there.
     """
 
     inputs: Sequence[str] = ()
@@ -70,6 +71,7 @@ class FigureRequest:
     rerank: Mapping[str, Any] = field(default_factory=dict)
     extraction: Mapping[str, Any] = field(default_factory=dict)
     device: str = "auto"
+    keep: bool = True
 
     def read_networks(self) -> dict[str, Trained]:
         """The networks of INPUT, by the names to show."""

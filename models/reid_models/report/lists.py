@@ -160,7 +160,8 @@ def ranked_lists(
         counted = protocol.counts(probe, identities[order], cameras[order])
         kept = order[counted & (order != own.get(probe.name, -1))][:top]
         precision = None if report is None else float(report.per_query_ap[row])
-        lists.append(RankedList(probe, tuple(gallery[int(i)] for i in kept), precision))
+        scores = () if indices is not None else tuple(float(given[row][i]) for i in kept)
+        lists.append(RankedList(probe, tuple(gallery[int(i)] for i in kept), precision, scores))
     return lists
 
 

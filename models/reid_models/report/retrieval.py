@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -12,9 +12,9 @@ from reid_ops.metrics import RankingReport
 
 from ..data import ReidDataset
 from ..retrieval.comparison import Comparison, default_metric, make_comparison, prepare_pair
-from ..retrieval.extraction import extract_features
 from ..retrieval.features import Features
-from ..retrieval.protocol import Protocol
+from ..retrieval.kept import kept_features
+from ..retrieval.protocol import Protocol, draw_features, draw_images
 from ..runs.models import Trained
 from .lists import RankedList, choose_queries, ranked_lists
 
@@ -26,10 +26,12 @@ class Retrieval:
     Attributes:
         distance: (Q, G).
         report: of the evaluation of these distances.
+        meaning: what a distance is, in words.
     """
 
     distance: Tensor
     report: RankingReport
+    meaning: str = "distance"
 
 
 def rank_features(
@@ -60,7 +62,9 @@ def rank_features(
     assert isinstance(distance, Tensor)  # a pair only with topk
     protocol = Protocol(same_camera_is_junk, exclude_self=exclude_self)
     report = protocol.measure_distances(query, gallery, distance)
-    return Retrieval(distance, report)
+    kind = f"distance by {comparison.name}, smaller is nearer"
+    meaning = kind if rerank is None else "re-ranked distance, smaller is nearer"
+    return Retrieval(distance, report, meaning)
 
 
 def rank_dataset(
@@ -68,6 +72,7 @@ def rank_dataset(
     dataset: ReidDataset,
     *,
     rerank: Mapping[str, Any] | None = None,
+    keep: bool = True,
     **extraction: Any,
 ) -> dict[str, Retrieval]:
     """Every network's rankings of a dataset's first draw, by name; re-ranked ones as ``"NAME, re-ranked"``.
@@ -79,28 +84,39 @@ def rank_dataset(
         networks: name -> network, see :func:`reid_models.runs.models.load_trained`.
         dataset: from a reader.
         rerank: options of :func:`reid_ops.k_reciprocal_rerank`; None: plain rankings only.
+        keep: use features that are kept in run folders, and keep those that are not, see
+            :func:`reid_models.retrieval.kept.kept_features`.
         **extraction: of :func:`reid_models.retrieval.extraction.extract_features`, over those of the network.
 
     Raises:
         TypeError, ValueError, FileNotFoundError: as these functions.
     """
-    split = dataset.draws[0]
+    first = replace(dataset, draws=dataset.draws[:1])
     found: dict[str, Retrieval] = {}
     for name, trained in networks.items():
         options = {**trained.extraction, **extraction}
-        pair = [extract_features(trained.model, part, **options) for part in (split.query, split.gallery)]
+        features = kept_features(trained, draw_images(first), keep=keep, **options)
+        ((query, gallery),) = draw_features(first, features)
         metric = make_comparison(default_metric(trained.model), network=trained.model)
         for suffix, choice in (("", None), (", re-ranked", rerank)):
             if suffix == "" or choice is not None:
                 found[name + suffix] = rank_features(
-                    pair[0],
-                    pair[1],
+                    query,
+                    gallery,
                     same_camera_is_junk=dataset.same_camera_is_junk,
                     exclude_self=dataset.exclude_self,
                     metric=metric,
                     rerank=choice,
                 )
     return found
+
+
+def describe_rankings(retrievals: Mapping[str, Retrieval]) -> str:
+    """What the numbers below ranked lists are, and how many queries counted, in a line."""
+    meanings = dict.fromkeys(f"{found.meaning}" for found in retrievals.values())
+    report = next(iter(retrievals.values())).report
+    total = report.evaluated + report.excluded
+    return f"Below each image: {', '.join(meanings)}. {report.evaluated} of {total} queries counted."
 
 
 def list_dataset(

@@ -21,7 +21,7 @@ from .html import Cell, Code, Picture, Report, Section, Table, Text
 from .lists import plot_ranked_lists
 from .montage import plot_montage
 from .pictures import draw_records
-from .retrieval import list_dataset, rank_dataset
+from .retrieval import describe_rankings, list_dataset, rank_dataset
 
 # What the table of runs says, and where a recipe has it.
 SETTINGS = {
@@ -89,6 +89,7 @@ def picture_sections(
     rerank: Mapping[str, Any] | None = None,
     seed: int = 0,
     device: str = "auto",
+    keep: bool = True,
     **extraction: Any,
 ) -> list[Section]:
     """Ranked lists, Grad-CAM panels and a montage, made by running the networks on the dataset's first draw.
@@ -102,12 +103,13 @@ def picture_sections(
         rerank: also re-ranked lists, with these options of :func:`reid_ops.k_reciprocal_rerank`.
         seed: of random choices.
         device: ``"auto"``, ``"cpu"`` or a CUDA device.
+        keep: as :func:`reid_models.report.rank_dataset`.
         **extraction: of :func:`reid_models.retrieval.extraction.extract_features`.
 
     Raises:
         TypeError, ValueError, FileNotFoundError: as the functions named.
     """
-    found = rank_dataset(networks, dataset, rerank=rerank, device=device, **extraction)
+    found = rank_dataset(networks, dataset, rerank=rerank, device=device, keep=keep, **extraction)
     how = how or ("improved" if len(found) > 1 else "worst")
     lists = plot_ranked_lists(list_dataset(found, dataset, count=count, top=top, how=how, seed=seed))
     panels = draw_cam(networks, draw_records(dataset.draws[0].query, 2 * count, seed=seed), device=device)
@@ -117,9 +119,9 @@ def picture_sections(
             lists,
             f"Ranked lists of {', '.join(found)}",
             "Ranked lists",
-            f"Nearest first, by the cosine{reranked}; queries {CHOSEN[how]}. Solid green frame and "
-            "check mark: the query's identity; dashed red frame and cross: another. Images that evaluation "
-            "leaves out are left out.",
+            f"Nearest first, by the cosine{reranked}; queries {CHOSEN[how]}. {describe_rankings(found)} "
+            "Solid green frame and check mark: the query's identity; dashed red frame and cross: another. "
+            "Images that evaluation leaves out are left out.",
         ),
         Picture(
             panels,

@@ -143,7 +143,8 @@ def evaluate_dataset(
     rerank: Mapping[str, Any] | None = None,
     expand: Mapping[str, Any] | None = None,
     metric: str | Comparison | None = None,
-    fit: Features | None = None,
+    fit: Features | Callable[[], Features] | None = None,
+    features: Callable[[], Features] | None = None,
     match: Mapping[str, Any] | None = None,
     shortlist: int | None = None,
     average_precision: str = "mean_precision",
@@ -161,7 +162,9 @@ def evaluate_dataset(
         expand: as there.
         metric: as there, or ``"xqda"``, ``"mahalanobis"`` or ``"match"``. None: the model's own way,
             ``"match"`` if it compares pairs, else ``"cosine"``.
-        fit: what a metric is fitted to; None: features of the dataset's training images, if it must be.
+        fit: what a metric is fitted to, or what gives it; None: features of the dataset's training images, if
+            it must be.
+        features: gives those of :func:`draw_images`, in its order, where they are known already.
         match: options of the model's ``match``.
         shortlist: with ``"match"``, score only each query's so many nearest by embedding; None: all pairs.
         average_precision: as there.
@@ -185,7 +188,13 @@ def evaluate_dataset(
         shortlist=shortlist,
         **_of_pairs(match, extraction),
     )
-    features = extract_features(model, draw_images(dataset), occlusion=occlusion, **extraction)
+    if features is not None and occlusion is not None:
+        raise ValueError("evaluate_dataset: features are of whole images: occlusion must be None with them")
+    found = (
+        extract_features(model, draw_images(dataset), occlusion=occlusion, **extraction)
+        if features is None
+        else features()
+    )
     settings: dict[str, Any] = {
         "dataset": dataset.name,
         "flip_average": bool(extraction.get("flip_average", False)),
@@ -193,7 +202,7 @@ def evaluate_dataset(
     if occlusion is not None:
         settings["occlusion"] = asdict(occlusion)
     return evaluate_draws(
-        draw_features(dataset, features),
+        draw_features(dataset, found),
         same_camera_is_junk=dataset.same_camera_is_junk,
         exclude_self=dataset.exclude_self,
         rerank=rerank,

@@ -19,6 +19,7 @@ from torch import Tensor
 from .._checksum import LENGTH, is_sealed
 from .._output import replacing
 from ..data.records import ImageRecord
+from .formats import SUFFIXES, is_features, read_foreign
 from .labels import Names
 
 FORMAT = "reid_features 2"
@@ -264,19 +265,35 @@ def _header(tensors: Mapping[str, tuple[str, Sequence[int], int]], source: Sourc
     return struct.pack("<Q", len(text)) + text
 
 
-def load_features(path: str | os.PathLike[str], *, verify: bool = True) -> Features:
-    """Features from a file of :func:`save_features`. No code is read from the file.
+def load_features(
+    path: str | os.PathLike[str],
+    *,
+    part: str | None = None,
+    labels: str | os.PathLike[str] | None = None,
+    verify: bool = True,
+) -> Features:
+    """Features from a file of :func:`save_features`, or one made elsewhere. No code in a file is run.
 
-    The features are mapped: rows come from the disk when they are used, so that there may be more than memory
-    holds. A file that was replaced since stays the one that it was.
+    The features of our own files are mapped: rows come from the disk when they are used, so that there may be
+        more
+    than memory holds. A file that was replaced since stays the one that it was.
+
+    Files made elsewhere are ``.npy`` (an array (N, D)), ``.npz``, ``.mat``, ``.pt``, ``.pth`` and
+    ``.safetensors`` with ``features`` and, as far as they are known, ``identities``, ``cameras`` and
+    ``paths``, under these or others of their usual names (``feat``, ``pids``, ``camids``, ...). Labels are
+    numbers or texts; ``unknown`` and -1 are not known.
 
     Args:
         path: the file.
-        verify: compare its checksum, for which it is read once as a whole.
+        part: ``"query"`` or ``"gallery"`` of a file made elsewhere that holds both: ``query_f``,
+            ``query_label``, ``query_cam``, ``gallery_f`` and so on.
+        labels: a CSV file with ``path``, ``identity`` or ``camera`` of each feature, of a file made
+            elsewhere; None: NAME.csv beside the file, where there is one, or what the file itself says.
+        verify: compare a file's checksum, for which it is read once as a whole.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: the file is damaged or another one.
+        TypeError, ValueError: the file is damaged or another one, or its parts do not fit together.
 
     Example:
         >>> gallery = load_features("gallery.safetensors")
@@ -286,12 +303,16 @@ def load_features(path: str | os.PathLike[str], *, verify: bool = True) -> Featu
     path, function = Path(path), "load_features"
     if not path.is_file():
         raise FileNotFoundError(f"{function}: path must be a file of features, got {path}")
+    other = is_features(path) and path.suffix.lower() != ".safetensors"
+    if other or not _is_ours(path, function):
+        if not is_features(path):
+            raise ValueError(f"{function}: path must end in {', '.join(SUFFIXES)}, got {path}")
+        return Features(**vars(read_foreign(path, part=part, labels=labels)))
+    if labels is not None:
+        raise ValueError(f"{function}: labels are for files made elsewhere, and {path} has its own")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                got = metadata.get("format")
-                raise ValueError(f"{function}: {path} must be a file of features ({FORMAT!r}), got {got!r}")
             tensors = {name: file.get_tensor(name) for name in ("features", "identities", "cameras", "paths")}
             called = file.get_tensor("names").numpy().tobytes() if "names" in file.keys() else b""  # noqa: SIM118
     except SafetensorError as error:
@@ -305,6 +326,22 @@ def load_features(path: str | os.PathLike[str], *, verify: bool = True) -> Featu
         return Features(**tensors, paths=paths, source=source, names=names)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{function}: {path} is damaged ({error})") from error
+
+
+def _is_ours(path: Path, function: str) -> bool:
+    """Whether a safetensors file is one of :func:`save_features`.
+
+    Raises:
+        ValueError: it is no safetensors file, or one of ours of another kind or version.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            made = (file.metadata() or {}).get("format", "")
+    except SafetensorError as error:
+        raise ValueError(f"{function}: {path} is damaged or not a safetensors file ({error})") from error
+    if made.startswith("reid_") and made != FORMAT:
+        raise ValueError(f"{function}: {path} must be a file of features ({FORMAT!r}), got {made!r}")
+    return made == FORMAT
 
 
 def encode_paths(paths: Sequence[str]) -> Tensor:
