@@ -99,7 +99,9 @@ def dataset(name: str, options: Namespace) -> ReidDataset:
 def add_rerank(parser: ArgumentParser) -> None:
     """The numbers of k-reciprocal re-ranking."""
     parser.add_argument("--k1", type=int, default=20, metavar="N", help="length of neighbour lists")
-    parser.add_argument("--k2", type=int, default=6, metavar="N", help="neighbours in the local expansion")
+    parser.add_argument(
+        "--k2", type=int, metavar="N", help="neighbours in the local expansion; none: 6, or a smaller k1"
+    )
     parser.add_argument(
         "--lambda",
         dest="lambda_value",
@@ -120,8 +122,12 @@ def add_preset(parser: ArgumentParser) -> None:
 
 
 def rerank_options(options: Namespace) -> dict[str, Any]:
-    """The keywords of ``Comparison.rerank``."""
-    chosen = {"k1": options.k1, "k2": options.k2, "lambda_value": options.lambda_value}
+    """The keywords of ``Comparison.rerank``, checked before features are extracted for them."""
+    from reid_ops.k_reciprocal.definition import check_numbers, expansion
+
+    k2 = expansion(options.k1, options.k2)
+    check_numbers(options.k1, k2, options.lambda_value, "soft", "re-ranking")
+    chosen = {"k1": options.k1, "k2": k2, "lambda_value": options.lambda_value}
     if "preset" in options:
         chosen["preset"] = options.preset
     return {**chosen, "dense": True} if options.get("dense", False) else chosen

@@ -172,11 +172,15 @@ def _keep(options: Namespace, evaluation: Evaluation, metric: str) -> None:
     Of occluded images there is one for each kind and level, for Fig. 5 of HENet.
     """
     file = Path(options.model) / EVALUATION
+    from reid_ops.k_reciprocal.definition import expansion
+
     from .parsing import make_parser
 
     defaults = make_parser(COMMAND).get_defaults()
     if options.metric is not None:
         defaults.metric = metric
+    if options.k2 == expansion(defaults.k1, None):  # said, but the default
+        defaults.k2 = options.k2
     changed = [name for name in DEFINITIONS if options[name] != defaults[name]]
     if changed == ["occlude"]:
         occlusion = evaluation.settings["occlusion"]

@@ -199,8 +199,10 @@ def _read_npz(path: Path) -> dict[str, Any]:
     with archive:
         try:
             return {key: archive[key] for key in archive.files}
-        except ValueError as error:
-            raise _objects(path) from error
+        except Exception as error:  # zlib.error, BadZipFile, KeyError ...
+            if "allow_pickle" in str(error):
+                raise _objects(path) from error
+            raise ValueError(f"{path} is damaged or not a file of NumPy ({_reason(error)})") from None
 
 
 def _numpy(path: Path) -> Any:
@@ -212,6 +214,11 @@ def _numpy(path: Path) -> Any:
         raise ValueError(f"{path} is damaged or not a file of NumPy ({error})") from None
 
 
+def _reason(error: Exception) -> str:
+    """An error's first line."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def _objects(path: Path) -> ValueError:
     return ValueError(
         f"{path} holds Python objects, which are not read since that would run code in the file: "
@@ -221,14 +228,13 @@ def _objects(path: Path) -> ValueError:
 
 def _read_mat(path: Path) -> dict[str, Any]:
     from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
 
     try:
         content = loadmat(path, simplify_cells=True)
     except NotImplementedError:  # version 7.3 is HDF5
         return _read_hdf5(path)
-    except (MatReadError, ValueError, OSError, TypeError) as error:
-        raise ValueError(f"{path} is damaged or not a MATLAB file ({error})") from None
+    except Exception as error:  # of damaged files scipy lets IndexError, zlib.error and others through
+        raise ValueError(f"{path} is damaged or not a MATLAB file ({_reason(error)})") from None
     return {key: value for key, value in content.items() if not key.startswith("__")}
 
 
@@ -254,9 +260,8 @@ def _read_torch(path: Path) -> dict[str, Any]:
             f"{path} holds more than tensors, numbers and text, and code in a file is not run: "
             "save the tensors alone"
         ) from None
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(f"{path} is damaged or not a file of torch ({reason})") from None
+    except Exception as error:  # RuntimeError, EOFError, KeyError and whatever else damage leads to
+        raise ValueError(f"{path} is damaged or not a file of torch ({_reason(error)})") from None
     if isinstance(content, torch.Tensor):
         return {"features": content}
     if not isinstance(content, dict):

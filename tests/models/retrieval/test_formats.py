@@ -147,7 +147,7 @@ def test_no_code_in_a_file_is_run(tmp_path: Path) -> None:
     messages = {
         "f.pt": "holds more than tensors",
         "f.npy": "holds Python objects",
-        "g.pt": "",
+        "g.pt": "code in a file",
         "f.npz": "objects",
     }
     for name, message in messages.items():

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from reid_models.retrieval import extraction, kept
+from reid_models.retrieval.features import load_features
 from reid_models.retrieval.gallery import Gallery
 from reid_ops.metrics import evaluate_features, evaluate_multi_query
 from tests.models.cli.retrieval.support import refused, reid
@@ -122,7 +123,7 @@ def test_features_are_kept_and_used_again(
     assert reid(*evaluate, "--no-keep") == 0 and len(extracted) == 2
     assert reid(*evaluate, "--flip") == 0 and len(extracted) == 3
     assert len(list((run / "features").iterdir())) == 2
-    image = next((place / "images").rglob("*.png"))
+    image = Path(load_features(file).paths[0])
     state = image.stat()
     os.utime(image, ns=(state.st_atime_ns, state.st_mtime_ns + 10_000_000))
     assert reid(*evaluate) == 0 and len(extracted) == 4
