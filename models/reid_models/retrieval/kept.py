@@ -55,7 +55,7 @@ def kept_features(
     if file.is_file():
         found = _with_labels(load_features(file), records)
         if found is not None:
-            if extraction.progress:
+            if extraction.progress and sys.stderr.isatty():  # as bars are
                 print(f"features of {len(records)} images: those kept in {folder}", file=sys.stderr)
             return found
     features = extract_features(trained.model, records, **options)

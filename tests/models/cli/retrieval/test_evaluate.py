@@ -26,7 +26,8 @@ def test_evaluate_a_run(place: Path, capsys: pytest.CaptureFixture[str]) -> None
         **trained.extraction,
     )
     assert document == json.loads(expected.to_json())
-    table = capsys.readouterr().out.splitlines()[1:]
+    *table, last = capsys.readouterr().out.splitlines()[1:]
+    assert last == "12 of 12 queries counted, in a gallery of 24 images"
     assert [line.split()[0] for line in table] == ["rank1", "plain", "reranked"]
     assert table[1].split()[4] == f"{100 * document['plain']['mAP']:.2f}"
 
