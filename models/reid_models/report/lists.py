@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -44,7 +44,7 @@ class RankedList:
     query: ImageRecord
     items: tuple[ImageRecord, ...]
     average_precision: float | None = None
-    scores: tuple[float, ...] = ()
+    scores: tuple[float, ...] = field(default=(), compare=False)  # the order is what tells lists apart
 
     @property
     def correct(self) -> tuple[bool, ...]:
