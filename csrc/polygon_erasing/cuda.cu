@@ -45,6 +45,7 @@ __global__ void __launch_bounds__(kThreads) erase_kernel(Erase call, std::int64_
                 images.width, stride, call.rule.fill, draws, row, span, value);
           if (call.mask != nullptr) {
             bool* const mask = call.mask + (n * images.height + row) * images.width;
+            // race: a star's triangles overlap, and all of its lanes write the same
             for (int column = span.first + lane; column <= span.last; column += kWarp) mask[column] = true;
           }
         }

@@ -124,6 +124,7 @@ __device__ __forceinline__ void paint(T* image, std::int64_t channels, std::int6
                           : 0;
     const T whole = value(channel, level);
     for (int column = lane; column < columns; column += kWarp) {
+      // race: a star's triangles overlap, and a pixel's value is the same in each
       start[channel * stride[0] + column * stride[2]] =
           fill == Fill::kPixel ? value(channel, draw_level(draws, first + column)) : whole;
     }
