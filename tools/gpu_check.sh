@@ -85,6 +85,9 @@ done
 operators=(augmentation evaluate_ranking k_reciprocal part_correlation polygon_erasing similarity_graph stripe_pool)
 step benchmarks 100 "$python" -m benchmarks "${operators[@]}" --device cuda --quick --json "$out/benchmarks"
 
+# What the model predicted (for an H200) beside what was measured here.
+step predicted 8 "$python" -m tools.gpu_model --measured "$out/benchmarks"
+
 if [ "${#failed[@]}" -gt 0 ]; then
   echo "failed: ${failed[*]}"
   exit 1
