@@ -32,9 +32,10 @@ def _comment(place: Place) -> str | None:
     file = ROOT / "csrc" / place[0]
     if not file.is_file():
         return None
-    lines = file.read_text(encoding="utf-8").splitlines()
-    for line in lines[max(0, place[1] - 2) : place[1]]:
-        if found := re.search(r"//\s*race:\s*(\S.*)", line):
+    lines = ["", *file.read_text(encoding="utf-8").splitlines()]
+    for line in lines[place[1] - 1 : place[1] + 1]:
+        found = re.search(r"//\s*race:\s*(\S.*)", line)
+        if found and (line is lines[place[1]] or line.lstrip().startswith("//")):
             return found[1]
     return None
 
