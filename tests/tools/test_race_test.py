@@ -47,11 +47,10 @@ def test_reason(before: int, now: int, expected: str | None) -> None:
 
 
 def test_other_files_give_no_reason() -> None:
-    race = Race(
-        "kernel", "global", ("observed/races.cu", 2), ("nowhere.cu", 2), "write, then write", "", 3, "x"
-    )
+    places = ("observed/races.cu", 2), ("nowhere.cu", 2)
+    race = Race("kernel", "global", *places, "write, then write", "", 3, "x")
     assert race_test.reason(race) is None
     assert str(race) == (
-        "race in kernel: write, then write at observed/races.cu:2 and nowhere.cu:2, global memory, , 3 times; "
-        "first in x"
+        "race in kernel: write, then write at observed/races.cu:2 and nowhere.cu:2, global memory, , 3 times"
+        "; first in x"
     )
