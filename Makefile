@@ -61,7 +61,6 @@ test: $(INSTALLED)
 	$(STEP) "tests (CPU, and CUDA where there is a GPU)" $(RUN) -m pytest -q -m "not emulated"
 	$(STEP) "tests of the CUDA kernels, emulated" $(RUN) -m pytest -q -m emulated
 	$(STEP) "emulated kernels under sanitizers" $(RUN) -m tools.sanitizer_test
-	$(STEP) "emulated kernels under the race detector" $(RUN) -m tools.race_test
 	$(STEP) "C++ library and tests by CMake" tools/cmake_test.sh $(RUN)
 	$(STEP) "package: sdist, wheel, clean environments" tools/package_test.sh $(RUN)
 
