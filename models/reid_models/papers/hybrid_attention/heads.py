@@ -74,7 +74,8 @@ class WindowHeads(nn.Module):
         windows: W.
         inputs: numbers of a window: maxima and means of all channels, or means alone.
         num_classes: K.
-        shared: one head for all windows in place of W.
+        shared: one convolution, linear layer and their norms for all windows in place of W; classifiers
+            are W in either case.
         reduced: width behind the convolution.
         width: of the feature.
         negative_slope: of a leaky ReLU; 0 in the text, 0.1 in the authors' code.
@@ -96,7 +97,7 @@ class WindowHeads(nn.Module):
         self.reduce_norm = WindowNorm(own, reduced)
         self.embed = WindowLinear(own, reduced, width, (2 / width) ** 0.5)
         self.embed_norm = WindowNorm(own, width)
-        self.classifier = WindowLinear(own, width, num_classes, 0.001)
+        self.classifier = WindowLinear(windows, width, num_classes, 0.001)
 
     def forward(self, windows: Tensor) -> Embedded:
         """The features of every window."""

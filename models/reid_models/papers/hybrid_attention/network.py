@@ -46,7 +46,7 @@ class HybridAttention(Network):
             there are k(k+1)/2 windows.
         multi_granularity: False: the whole map is the one window.
         multi_pool: maximum and mean of each window (MPFE, III-D); False: means alone.
-        heads: ``"separate"``, or ``"shared"``: one head for all windows.
+        heads: ``"separate"``, or ``"shared"``: one for all windows, but for its classifier.
         triplets: outputs for the triplet loss (Eq. 5): ``"level"``, the features of a level's windows as one,
             M = 6; ``"window"``, each by itself, M = 21.
         triplet_feature: ``"pre_bn"`` as the text has it, ``"post_bn"`` as the authors' code.

@@ -45,7 +45,7 @@ def count(module: nn.Module) -> int:
 
 
 def test_parameters_of_the_paper() -> None:
-    """SPEC of section III-A: CAM 1.843 M, a head 2.483 M at K=751, the model 77.50 M; shared heads 27.8 M."""
+    """At K=751: CAM 1.843 M, a head 2.483 M, the model 77.50 M, with shared heads 35.5 M (section III)."""
     with torch.device("meta"):
         heads = WindowHeads(21, 7680, 751, shared=False, reduced=256, width=512, negative_slope=0.0)
         one = WindowHeads(1, 7680, 751, shared=True, reduced=256, width=512, negative_slope=0.0)
@@ -55,6 +55,13 @@ def test_parameters_of_the_paper() -> None:
     model = create_model("hybrid_attention", 751)
     assert count(model.backbone) == 23_508_032
     assert count(model) == 23_508_032 + 1_843_200 + 392 + 21 * 2_483_200 == 77_498_824
+    assert model.feature_length == 10_752
+    others = {"shared": 35.5, 512: 121.6, 2048: 385.9}
+    for choice, millions in others.items():
+        changed = {"heads": "shared"} if choice == "shared" else {"reduced_width": choice}
+        with torch.device("meta"):
+            found = count(create_model("hybrid_attention", 751, **changed))
+        assert found / 1e6 == pytest.approx(millions, abs=0.06)
 
 
 @pytest.mark.slow
@@ -131,21 +138,23 @@ def test_attention_by_hand() -> None:
 
 @pytest.mark.parametrize("shared", [False, True])
 def test_heads_are_layers_of_torch(shared: bool) -> None:
-    """Batched heads against 21 made of Linear and BatchNorm1d; shared ones against one over all windows."""
+    """Batched heads against six of Linear and BatchNorm1d; shared ones against one, with six classifiers."""
     heads = WindowHeads(6, 9, 5, shared=shared, reduced=8, width=7, negative_slope=0.1).double().train()
     windows = torch.randn(4, 6, 9, dtype=torch.float64)
     embedded = heads(windows)
     logits = heads.classifier(embedded.post_bn)
+    assert heads.classifier.weight.shape == (6, 5, 7)
     for own in range(1 if shared else 6):
         rows = windows.flatten(0, 1) if shared else windows[:, own]
         reduced = F.batch_norm(rows @ heads.reduce.weight[own].T, None, None, training=True)
         pre = F.leaky_relu(reduced, 0.1) @ heads.embed.weight[own].T
         post = F.batch_norm(pre, None, None, training=True)
-        for actual, expected in (
-            (embedded.pre_bn, pre), (embedded.post_bn, post), (logits, post @ heads.classifier.weight[own].T),
-        ):  # fmt: skip
+        for actual, expected in ((embedded.pre_bn, pre), (embedded.post_bn, post)):
             found = actual.flatten(0, 1) if shared else actual[:, own]
             torch.testing.assert_close(found, expected)
+    for window in range(6):
+        expected = embedded.post_bn[:, window] @ heads.classifier.weight[window].T
+        torch.testing.assert_close(logits[:, window], expected)
 
 
 def test_outputs_and_switches() -> None:
@@ -158,7 +167,8 @@ def test_outputs_and_switches() -> None:
     assert small(windows=3)(x)["logits"][0].shape == (3, 7) and small(windows=3).feature_length == 60
     assert small(windows=2, multi_granularity=False).windows == 1
     shared = small(heads="shared")
-    assert shared.heads.reduce.weight.shape[0] == 1 and len(shared(x)["logits"]) == 21
+    assert shared.heads.reduce.weight.shape[0] == 1 and shared.heads.classifier.weight.shape[0] == 21
+    assert len(shared(x)["logits"]) == 21
     for key in ("triplet_feature", "test_feature"):
         a, b = (small(**{key: value}) for value in ("pre_bn", "post_bn"))
         if key == "test_feature":
