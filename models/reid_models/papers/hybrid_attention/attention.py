@@ -24,7 +24,12 @@ class SpatialAttention(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """The factor of every pixel."""
-        described = torch.cat([features.mean(1, keepdim=True), features.amax(1, keepdim=True)], 1)
+        if torch.is_grad_enabled() and features.requires_grad:
+            # Slower forward, but its gradient is one scatter; that of amax takes several passes over the map.
+            maximum = features.max(1, keepdim=True).values
+        else:
+            maximum = features.amax(1, keepdim=True)
+        described = torch.cat([features.mean(1, keepdim=True), maximum], 1)
         mask: Tensor = self.convolution(described).sigmoid()
         return mask
 
