@@ -90,9 +90,7 @@ def make_parser() -> LightningArgumentParser:
         }
     )
     # The data are read and looked through before the network is made, which may fetch weights.
-    parser.link_arguments(
-        "data", "model.num_classes", compute_fn=ReidDataModule.count_classes, apply_on="instantiate"
-    )
+    parser.link_arguments("data.checked_classes", "model.num_classes", apply_on="instantiate")
     parser.link_arguments("data.image_size", "model.image_size")
     parser.link_arguments("seed_everything", "data.seed")
     return parser

@@ -109,7 +109,8 @@ class ReidDataModule(LightningDataModule):
         """Training identities."""
         return self.dataset.num_classes
 
-    def count_classes(self) -> int:
+    @property
+    def checked_classes(self) -> int:
         """Training identities, once the data are known to be fit for training.
 
         Raises:
