@@ -245,8 +245,13 @@ def _scipy_csr(matrix: Tensor) -> Any:
         from scipy import sparse
     except ImportError as error:
         raise RuntimeError("a sparse result for numpy arrays needs scipy: pip install scipy") from error
-    parts = matrix.values(), matrix.col_indices(), matrix.crow_indices()
-    return sparse.csr_array(tuple(part.cpu().numpy() for part in parts), shape=tuple(matrix.shape))
+    values, *places = (
+        part.cpu().numpy() for part in (matrix.values(), matrix.col_indices(), matrix.crow_indices())
+    )
+    # Of 32 bits where they suffice: scikit-learn takes no others.
+    short = max(len(values), *matrix.shape) < 2**31
+    columns, offsets = (part.astype(np.int32) if short else part for part in places)
+    return sparse.csr_array((values, columns, offsets), shape=tuple(matrix.shape))
 
 
 def dtype_name(dtype: torch.dtype) -> str:

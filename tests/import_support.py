@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # two distributions a machine takes one: tests/test_requirements.py.
 DISTRIBUTIONS = {
     "PIL": "pillow",
+    "sklearn": "scikit-learn",
     "cv2": "opencv-python-headless",
     "faiss": "faiss-gpu",
     "lightning_utilities": "lightning-utilities",

@@ -84,7 +84,7 @@ def test_the_query_decides_the_kind() -> None:
 def test_sparse_distances_are_scipys() -> None:
     sparse = pytest.importorskip("scipy.sparse")
     found = reid_ops.jaccard_distance(GALLERY, k1=4, sparse=True)
-    assert isinstance(found, sparse.csr_array)
+    assert isinstance(found, sparse.csr_array) and found.indices.dtype == np.int32
     kept = np.zeros(found.shape, bool)
     kept[found.tocoo().coords] = True  # also entries of 0
     dense = reid_ops.jaccard_distance(GALLERY, k1=4)

@@ -57,6 +57,14 @@ class RankingReport:
     average_precision: str
     backend: str
 
+    def __repr__(self) -> str:
+        ranks = ", ".join(f"rank-{rank} {share:.4f}" for rank, share in self.cmc.items())
+        left_out = f", {self.excluded} without a right item left out" if self.excluded else ""
+        return (
+            f"<RankingReport: mAP {self.mean_ap:.4f}, mINP {self.mean_inp:.4f}, {ranks}; "
+            f"{self.evaluated} queries{left_out}>"
+        )
+
     def cmc_curve(self, length: int) -> np.ndarray:
         """CMC at ranks 1 to ``length``, float64 ``(length,)``."""
         found = self.first_rank[self.first_rank >= 0]

@@ -16,6 +16,7 @@ from typing import Any
 from .._output import check_not_input
 from .._suggest import unknown
 from .._text import visible
+from .command import Command
 
 #: Commands in the order of ``reid --help``; each is the module of that name in this package.
 COMMANDS = (
@@ -25,11 +26,13 @@ COMMANDS = (
     "index",
     "search",
     "rerank",
+    "cluster",
     "visualize",
     "export",
     "recipes",
     "datasets",
     "benchmark",
+    "completion",
 )
 
 USAGE = 2  # exit status of bad input
@@ -105,6 +108,12 @@ def _words_of(options: Any) -> Iterator[str]:
     for name, value in vars(options).items():
         words = value if isinstance(value, list) else [value]
         yield from (word for word in words if name != "output" and isinstance(word, str))
+
+
+def find_command(name: str) -> Command:
+    """One of :data:`COMMANDS`."""
+    found: Command = _module(name).COMMAND
+    return found
 
 
 def _module(name: str) -> ModuleType:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from .._text import visible
+
 if TYPE_CHECKING:
-    from ..data import ReidDataset
+    from ..data import ImageRecord, ReidDataset
     from ..retrieval.comparison import Comparison
     from ..retrieval.features import Features
     from ..runs.models import Trained
@@ -50,6 +54,42 @@ def add_keep(parser: ArgumentParser) -> None:
         action="store_true",
         help="don't use features that are kept in a run folder again, and keep none",
     )
+
+
+def add_skip_damaged(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--skip-damaged", action="store_true", help="leave out images that can't be read, instead of stopping"
+    )
+
+
+def usable_images(
+    read: Callable[[], Sequence[ImageRecord]], options: Namespace, *, progress: bool = True
+) -> tuple[ImageRecord, ...]:
+    """The images that ``read`` gives, without those that can't be read; stderr says which and what else.
+
+    Raises:
+        ValueError: there are such images and ``--skip-damaged`` is not given, or there are no others.
+    """
+    from ..data.damage import collected_damage
+    from ..data.images import find_damaged
+    from ..data.passed_over import counted_files, describe
+
+    with collected_damage() as damage, counted_files() as counts:
+        records = tuple(read())
+    for line in describe(counts):
+        print(visible(line), file=sys.stderr)
+    broken = find_damaged(records, progress=progress)
+    damage += broken.values()
+    if len(damage) > 1 or options.skip_damaged:  # a single one is in the error
+        for line in damage:
+            print(f"damaged: {visible(line)}", file=sys.stderr)
+    kept = tuple(record for record in records if record not in broken)
+    if damage and not (options.skip_damaged and kept):
+        count = len(kept) + len(damage)
+        way = "there are no others" if not kept else "mend them, or leave them out by --skip-damaged"
+        which = f"{damage[0]}: it" if len(damage) == 1 else f"{len(damage)} of {count} images"
+        raise ValueError(f"{which} can't be read; {way}")
+    return kept
 
 
 def add_device(parser: ArgumentParser) -> None:
@@ -99,9 +139,7 @@ def dataset(name: str, options: Namespace) -> ReidDataset:
 def add_rerank(parser: ArgumentParser) -> None:
     """The numbers of k-reciprocal re-ranking."""
     parser.add_argument("--k1", type=int, default=20, metavar="N", help="length of neighbour lists")
-    parser.add_argument(
-        "--k2", type=int, metavar="N", help="neighbours in the local expansion; none: 6, or a smaller k1"
-    )
+    add_k2(parser)
     parser.add_argument(
         "--lambda",
         dest="lambda_value",
@@ -109,6 +147,15 @@ def add_rerank(parser: ArgumentParser) -> None:
         default=0.3,
         metavar="X",
         help="weight of the original distance",
+    )
+
+
+def add_k2(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--k2",
+        type=int,
+        metavar="N",
+        help="neighbours in the local expansion; none: 6, or a smaller k1",
     )
 
 

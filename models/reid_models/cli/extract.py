@@ -36,6 +36,7 @@ def configure(parser: ArgumentParser) -> None:
         "--draw", type=int, default=0, metavar="N", help="which of the dataset's retrieval splits"
     )
     parser.add_argument("--dtype", choices=["float16", "float32"], default="float16", help="of the file")
+    arguments.add_skip_damaged(parser)
     arguments.add_extraction(parser)
 
 
@@ -79,7 +80,7 @@ def _image_file(options: Namespace) -> dict[Path, tuple[ImageRecord, ...]]:
     if file.suffix != ".safetensors":
         raise ValueError(f"--output must end in .safetensors, got {file}")
     check_folder(file, "--output")
-    return {file: read_images(options.images)}
+    return {file: arguments.usable_images(lambda: read_images(options.images), options)}
 
 
 def _dataset_files(options: Namespace) -> dict[Path, tuple[ImageRecord, ...]]:
@@ -88,6 +89,8 @@ def _dataset_files(options: Namespace) -> dict[Path, tuple[ImageRecord, ...]]:
 
     if options.images:
         raise ValueError("IMAGES and --dataset exclude each other")
+    if options.skip_damaged:
+        raise ValueError("--skip-damaged is for IMAGES: a dataset's protocol wants all of them")
     folder = Path(options.output)
     if folder.suffix == ".safetensors" or folder.is_file() or not folder.absolute().parent.is_dir():
         raise ValueError(f"--output must be a folder, in one that exists, with --dataset, got {folder}")

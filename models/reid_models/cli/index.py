@@ -54,6 +54,7 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--flat", action="store_true", help="folders are only folders, not identities and cameras"
     )
+    arguments.add_skip_damaged(parser)
     arguments.add_extraction(parser)
 
 
@@ -129,7 +130,7 @@ def _index_codes(files: list[str], images: list[str], trained: Trained, options:
         check_folder(codes, "--codes")
         from ..data.datasets.sources import read_sources
 
-        records = read_sources(images, flat=options.flat)
+        records = arguments.usable_images(lambda: read_sources(images, flat=options.flat), options)
         extract_to_file(codes, trained.model, records, **arguments.extraction(options, trained))
         print(f"written: {codes}")
     stored, report = CodeGallery.build(trained.model, codes, **settings)
@@ -163,7 +164,7 @@ def _parts(
     if trained is not None:
         from ..data.datasets.sources import read_sources
 
-        records = read_sources(images, flat=options.flat)
+        records = arguments.usable_images(lambda: read_sources(images, flat=options.flat), options)
         yield from extract_parts(trained.model, records, **arguments.extraction(options, trained))
 
 

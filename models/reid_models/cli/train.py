@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..runs.files import BEST
+from ..training.short import described, lengthened
 from .command import Command
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 EXAMPLE = """\
 reid train own_images --data.root my_images                 # my_images/IDENTITY/*, from ImageNet weights
 reid train market1501_hsgnet --data.root /data/Market-1501-v15.09.15
-reid train market1501_hsgnet --data.root DIR --model.options.backbone resnet18 --trainer.max_epochs 3
+reid train market1501_hsgnet --root DIR --backbone resnet18 --epochs 3    # short names of the settings above
 reid train market1501_hsgnet --data.root DIR --trainer.precision bf16-mixed --model.channels_last true
 reid train market1501_hsgnet --data.root DIR --resume       # goes on after an interruption
 reid train market1501_hsgnet --help                         # every setting
@@ -26,6 +27,11 @@ torchrun --nnodes 2 --nproc_per_node 8 --rdzv_backend c10d --rdzv_endpoint HOST:
 
 
 def configure(parser: ArgumentParser) -> None:
+    parser.description = (
+        f"{COMMAND.summary}\n\nWhat people change most:\n{described()}\n\n"
+        "Every other setting: `reid train RECIPE --help`; its name is its place in the recipe, such as\n"
+        "--data.sampler.identities_per_batch 8. Whatever is not given is as the recipe has it."
+    )
     parser.add_argument("recipe", type=str, help="a name from `reid recipes`, or a YAML file of settings")
     parser.add_argument("settings", nargs="...", help="settings over the recipe's: --GROUP.SETTING VALUE")
 
@@ -34,7 +40,7 @@ def run(options: Namespace) -> None:
     from ..recipes import load_recipe
     from ..training.train import train
 
-    name, settings = _separate(options.words)
+    name, settings = _separate(lengthened(options.words))
     recipe = load_recipe(name)
     folder = train({"name": recipe.name, **recipe.config}, settings)
     for line in _before_and_after(folder):

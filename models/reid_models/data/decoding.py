@@ -155,6 +155,8 @@ def _decode_any(content: bytes, limit: int, record: ImageRecord) -> np.ndarray:
         raise ValueError(f"decode_image: {record.path} is damaged or not an image ({kinds})") from None
     except Exception as error:  # Pillow lets struct.error, EOFError, SyntaxError and others through
         reason = str(error) or type(error).__name__
+        if "<_io." in reason:  # what Pillow was given, which says nothing
+            reason = type(error).__name__
         raise ValueError(f"decode_image: {record.path} is damaged or not an image ({reason})") from error
     raise _too_large(size, limit, record)
 

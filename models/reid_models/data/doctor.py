@@ -20,6 +20,7 @@ from .datasets.listing import read_images
 from .datasets.market_layout import FOLDERS as MARKET_FOLDERS
 from .datasets.registry import read_dataset
 from .decoding import decode_image
+from .jpeg_warnings import jpeg_warnings
 from .records import JUNK, UNKNOWN_CAMERA, ImageRecord, ReidDataset, identities
 
 #: What is tried, in this order, where images can't be read as they are.
@@ -192,6 +193,9 @@ def _broken(
         if problem is None:
             groups[digest, record.box].append(record)
     lines = [problem for _, problem in looked if problem is not None]
+    whole = [record.path for record in records if record.content is None]
+    said = jpeg_warnings(whole, workers=workers)
+    lines += [f"{path} decodes, but has lost something ({text})" for path, text in said.items()]
     return lines, [group for group in groups.values() if len(group) > 1]
 
 

@@ -11,6 +11,7 @@ from torch.utils.data import Dataset, default_collate
 
 from .._progress import track
 from .decoding import decode_image
+from .jpeg_warnings import jpeg_warnings
 from .records import ImageRecord
 
 INTERPOLATIONS = ("bilinear", "bicubic")
@@ -101,27 +102,61 @@ def stack_samples(samples: Sequence[Sample]) -> Sample:
     return Sample(image.permute(0, 3, 1, 2), identity, camera)
 
 
-def check_images(records: Iterable[ImageRecord], *, workers: int = 4, progress: bool = False) -> None:
+def check_images(
+    records: Iterable[ImageRecord], *, workers: int = 4, progress: bool = False, strict: bool = True
+) -> None:
     """Decodes every image once, so that a damaged one is known before training starts.
 
     Args:
         records: of :class:`ReidDataset`.
         workers: threads, at least 1.
         progress: a bar on stderr if it takes long.
+        strict: as for :func:`find_damaged`.
 
     Raises:
-        ValueError: images are missing or can't be decoded: how many, and the first few with their problem.
+        ValueError: images are missing, can't be decoded or, with ``strict``, have lost something: how many,
+            and the first few with their problem.
 
     Example:
         >>> check_images(dataset.train)
     """
     records = tuple(records)
-    with ThreadPoolExecutor(workers) as pool:
-        checked = track(pool.map(_problem, records), "checking images", len(records), show=progress)
-        problems = [problem for problem in checked if problem is not None]
+    problems = list(find_damaged(records, workers=workers, progress=progress, strict=strict).values())
     if problems:
         first = "\n  ".join(problems[:5])
         raise ValueError(f"check_images: {len(problems)} images can't be read, such as:\n  {first}")
+
+
+def find_damaged(
+    records: Iterable[ImageRecord], *, workers: int = 4, progress: bool = False, strict: bool = False
+) -> dict[ImageRecord, str]:
+    """Images that can't be used, each with a line that says why.
+
+    Args:
+        records: of :class:`ReidDataset`, or from :func:`read_images`.
+        workers: threads, at least 1.
+        progress: a bar on stderr if it takes long.
+        strict: also JPEG files that decoders fill up with grey where something is missing
+            (:func:`jpeg_warnings`), which decodes them a second time.
+
+    Example:
+        >>> damaged = find_damaged(records)
+        >>> usable = [record for record in records if record not in damaged]
+    """
+    records = tuple(records)
+    with ThreadPoolExecutor(workers) as pool:
+        checked = track(pool.map(_problem, records), "checking images", len(records), show=progress)
+        found = {
+            record: problem for record, problem in zip(records, checked, strict=True) if problem is not None
+        }
+    if not strict:
+        return found
+    whole = [record for record in records if record not in found and record.content is None]
+    said = jpeg_warnings(list(dict.fromkeys(record.path for record in whole)), workers=workers)
+    for record in whole:
+        if record.path in said:
+            found[record] = f"{record.path} decodes, but has lost something ({said[record.path]})"
+    return {record: found[record] for record in records if record in found}
 
 
 def _problem(record: ImageRecord) -> str | None:

@@ -70,6 +70,9 @@ class RetrievalSplit:
     query: tuple[ImageRecord, ...]
     gallery: tuple[ImageRecord, ...]
 
+    def __repr__(self) -> str:
+        return f"<RetrievalSplit of {len(self.query)} queries, {len(self.gallery)} gallery images>"
+
 
 @dataclass(frozen=True)
 class SplitCounts:
@@ -110,6 +113,12 @@ class ReidDataset:
     published: SplitCounts | None = None
     exclude_self: bool = False
     closed_set: bool = False
+
+    def __repr__(self) -> str:
+        return (
+            f"<ReidDataset {self.name}: {len(self.train)} training images of {self.num_classes} identities, "
+            f"{', '.join(map(repr, self.draws[:1])) or 'no test'} ({self.root})>"
+        )
 
     def __post_init__(self) -> None:
         splits = {"train": self.train}

@@ -75,7 +75,9 @@ def _cmc(name: str, report: RankingReport | Sequence[float], length: int) -> tup
     return 100 * curve[:length], ""
 
 
-def plot_training(logs: Mapping[str, MetricsLog], *, against: str = "epoch", title: str = "") -> Figure:
+def plot_training(
+    logs: Mapping[str, MetricsLog], *, against: str = "epoch", title: str = "", stacked: bool = False
+) -> Figure:
     """Training of one or several runs: loss, learning rate and validation, each where it was logged.
 
     Of one run every term of the loss is drawn, of several the total of each (HCN, Fig. 3).
@@ -85,6 +87,7 @@ def plot_training(logs: Mapping[str, MetricsLog], *, against: str = "epoch", tit
         against: ``"epoch"`` draws the columns ``train/...`` and ``lr``, means over epochs; ``"step"``
             those of single steps, ``step/...``. Validation is ``val/mAP`` and ``val/rank1``.
         title: of the figure.
+        stacked: the panels one above the other, for narrow screens.
 
     Raises:
         ValueError: no logs, another ``against``, or nothing in the logs that is known here.
@@ -111,13 +114,14 @@ def plot_training(logs: Mapping[str, MetricsLog], *, against: str = "epoch", tit
             f"plot_training: logs must have columns {losses}..., {rate}, val/mAP or val/rank1, got "
             f"{sorted({column for log in logs.values() for column in log.columns})}"
         )
-    figure = new_figure(4.4 * len(panels), 3.4 + (0.4 if title else 0.0))
+    across, down = (1, len(panels)) if stacked else (len(panels), 1)
+    figure = new_figure(4.4 * across, (3.0 if stacked else 3.4) * down + (0.4 if title else 0.0))
     if title:
         figure.suptitle(title, fontsize=11, fontweight="bold", x=0.01, ha="left").set_parse_math(False)
     drawn: list[Axes] = []
     for number, panel in enumerate(panels, start=1):
         # One x axis for all, so that what happened at the same time is at the same place.
-        drawn.append(figure.add_subplot(1, len(panels), number, sharex=drawn[0] if drawn else None))
+        drawn.append(figure.add_subplot(down, across, number, sharex=drawn[0] if drawn else None))
         _draw(drawn[-1], logs, panel, against)
     places = {x for axes in drawn for line in axes.lines for x in np.asarray(line.get_xdata(), np.float64)}
     if len(places) == 1:  # else there would be fractions of an epoch on the axis

@@ -104,6 +104,7 @@ class Picture:
         description: what is to be seen, for those who can't see it.
         heading: as for :class:`Text`.
         caption: below it.
+        narrow: what is shown instead on a narrow screen; None: ``content``, which then scrolls sideways.
 
     Raises:
         ValueError: not an image, or no description.
@@ -113,22 +114,25 @@ class Picture:
     description: str
     heading: str = ""
     caption: str = ""
+    narrow: Figure | bytes | None = None
     kind: str = field(default="picture", init=False)
 
     def __post_init__(self) -> None:
         if not self.description:
             raise ValueError("Picture: description must say what is to be seen, got an empty text")
-        if isinstance(self.content, bytes):
-            _format(self.content)
+        for content in (self.content, self.narrow):
+            if isinstance(content, bytes):
+                _format(content)
 
     @property
     def shown(self) -> tuple[str, int, int]:
         """Data URI, and width and height in CSS pixels."""
-        content = self.content if isinstance(self.content, bytes) else figure_png(self.content)
-        name, width, height = _format(content)
-        scale = 1.0 if isinstance(self.content, bytes) else CSS_DPI / DPI
-        uri = f"data:{MIME[name]};base64,{base64.b64encode(content).decode('ascii')}"
-        return uri, round(width * scale), round(height * scale)
+        return _shown(self.content)
+
+    @property
+    def shown_narrow(self) -> tuple[str, int, int] | None:
+        """Likewise, of :attr:`narrow`."""
+        return None if self.narrow is None else _shown(self.narrow)
 
 
 @dataclass(frozen=True)
@@ -185,6 +189,15 @@ class Report:
             unfinished.write_bytes(page)
 
 
+def _shown(given: Figure | bytes) -> tuple[str, int, int]:
+    """Data URI, and width and height in CSS pixels."""
+    content = given if isinstance(given, bytes) else figure_png(given)
+    name, width, height = _format(content)
+    scale = 1.0 if isinstance(given, bytes) else CSS_DPI / DPI
+    uri = f"data:{MIME[name]};base64,{base64.b64encode(content).decode('ascii')}"
+    return uri, round(width * scale), round(height * scale)
+
+
 def _is_number(cell: Cell) -> bool:
     return isinstance(cell, int | float) and not math.isnan(cell)
 
@@ -201,8 +214,10 @@ def _format(content: bytes) -> tuple[str, int, int]:
     try:
         with Image.open(io.BytesIO(content)) as image:
             name, (width, height) = image.format or "", image.size
-    except UnidentifiedImageError as error:
-        raise ValueError(f"Picture: content must be an image file's bytes ({error})") from None
+    except UnidentifiedImageError:
+        raise ValueError(
+            f"Picture: content must be an image file's bytes ({', '.join(MIME)}), got {len(content)} others"
+        ) from None
     if name not in MIME:
         raise ValueError(f"Picture: content must be {', '.join(MIME)}, got {name}")
     return name, width, height

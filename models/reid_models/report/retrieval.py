@@ -18,6 +18,8 @@ from ..retrieval.protocol import Protocol, draw_features, draw_images
 from ..runs.models import Trained
 from .lists import RankedList, choose_queries, ranked_lists
 
+RERANKED = ", re-ranked"  # behind a method's name
+
 
 @dataclass(frozen=True)
 class Retrieval:
@@ -98,7 +100,7 @@ def rank_dataset(
         features = kept_features(trained, draw_images(first), keep=keep, **options)
         ((query, gallery),) = draw_features(first, features)
         metric = make_comparison(default_metric(trained.model), network=trained.model)
-        for suffix, choice in (("", None), (", re-ranked", rerank)):
+        for suffix, choice in (("", None), (RERANKED, rerank)):
             if suffix == "" or choice is not None:
                 found[name + suffix] = rank_features(
                     query,

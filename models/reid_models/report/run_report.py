@@ -18,10 +18,10 @@ from ..runs.models import Trained
 from .cam import draw_cam
 from .curves import plot_cmc, plot_training
 from .html import Cell, Code, Picture, Report, Section, Table, Text
-from .lists import plot_ranked_lists
+from .lists import RankedList, plot_ranked_lists
 from .montage import plot_montage
 from .pictures import draw_records
-from .retrieval import describe_rankings, list_dataset, rank_dataset
+from .retrieval import RERANKED, describe_rankings, list_dataset, rank_dataset
 
 # What the table of runs says, and where a recipe has it.
 SETTINGS = {
@@ -111,18 +111,10 @@ def picture_sections(
     """
     found = rank_dataset(networks, dataset, rerank=rerank, device=device, keep=keep, **extraction)
     how = how or ("improved" if len(found) > 1 else "worst")
-    lists = plot_ranked_lists(list_dataset(found, dataset, count=count, top=top, how=how, seed=seed))
+    lists = list_dataset(found, dataset, count=count, top=top, how=how, seed=seed)
     panels = draw_cam(networks, draw_records(dataset.draws[0].query, 2 * count, seed=seed), device=device)
-    reranked = "" if rerank is None else " or, re-ranked, by the distance of re-ranking"
     return [
-        Picture(
-            lists,
-            f"Ranked lists of {', '.join(found)}",
-            "Ranked lists",
-            f"Nearest first, by the cosine{reranked}; queries {CHOSEN[how]}. {describe_rankings(found)} "
-            "Solid green frame and check mark: the query's identity; dashed red frame and cross: another. "
-            "Images that evaluation leaves out are left out.",
-        ),
+        *_lists(lists, f"queries {CHOSEN[how]}. {describe_rankings(found)}"),
         Picture(
             panels,
             f"Query images and the Grad-CAM maps of {', '.join(networks)}",
@@ -136,6 +128,29 @@ def picture_sections(
             "Images",
             f"Training images of {dataset.name}: identities drawn at random, by camera.",
         ),
+    ]
+
+
+def _lists(lists: Mapping[str, Sequence[RankedList]], which: str) -> list[Section]:
+    """Ranked lists, plain and re-ranked; of several networks in two figures: else a query took four rows."""
+    plain = {name: found for name, found in lists.items() if not name.endswith(RERANKED)}
+    again = {name: found for name, found in lists.items() if name.endswith(RERANKED)}
+    marks = (
+        "Solid green frame and check mark: the query's identity; dashed red frame and cross: another. Images "
+        "that evaluation leaves out are left out."
+    )
+    if len(lists) <= 2:
+        added = " or, re-ranked, by the distance of re-ranking" if again else ""
+        parts = [(lists, "Ranked lists", f"Nearest first, by the cosine{added}; {which} {marks}")]
+    else:
+        parts = [
+            (plain, "Ranked lists", f"Nearest first, by the cosine; {which} {marks}"),
+            (again, "Re-ranked lists", "The same queries, by the distance of re-ranking."),
+        ]
+    return [
+        Picture(plot_ranked_lists(part), f"{heading} of {', '.join(part)}", heading, caption)
+        for part, heading, caption in parts
+        if part
     ]
 
 
@@ -238,8 +253,8 @@ def _training(runs: Sequence[Run]) -> list[Section]:
     if not logs:
         return []
     caption = "Loss and learning rate of each epoch, and mAP and rank-1 of each validation."
-    figure = plot_training(logs)
-    return [Picture(figure, f"Loss, validation and learning rate of {', '.join(logs)}", "Training", caption)]
+    what = f"Loss, validation and learning rate of {', '.join(logs)}"
+    return [Picture(plot_training(logs), what, "Training", caption, plot_training(logs, stacked=True))]
 
 
 def _matching(runs: Sequence[Run]) -> list[Section]:

@@ -125,6 +125,14 @@ class Evaluation:
     shortlist_recall: float | None
     settings: dict[str, Any]
 
+    def __repr__(self) -> str:
+        shown = "; ".join(
+            f"{name} mAP {values['mAP']:.4f}, rank-1 {values['rank1']:.4f}"
+            for name, values in self.rankings.items()
+            if {"mAP", "rank1"} <= set(values)
+        )
+        return f"<Evaluation of {self.queries} queries in {self.gallery} images: {shown}>"
+
     @property
     def rankings(self) -> dict[str, dict[str, float]]:
         """Those of ``plain``, ``reranked`` and ``single_shot`` that there are, by name."""

@@ -109,6 +109,11 @@ class Features:
     def __len__(self) -> int:
         return len(self.features)
 
+    def __repr__(self) -> str:
+        known = len({*self.identities.tolist()} - {-1})
+        dtype = str(self.features.dtype).removeprefix("torch.")
+        return f"<Features of {len(self)} images, {self.dim} each, {dtype}; {known} identities>"
+
     @property
     def dim(self) -> int:
         """D, the features' length."""

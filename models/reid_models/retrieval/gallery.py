@@ -49,6 +49,11 @@ class Gallery:
     def __len__(self) -> int:
         return len(self.index)
 
+    def __repr__(self) -> str:
+        known = len({*self.identities.tolist()} - {-1})
+        whom = f"of {known} identities" if known else "of unknown identities"
+        return f"<Gallery of {len(self)} images {whom}: {self.index!r}>"
+
     @staticmethod
     def build(
         parts: Iterable[Features],

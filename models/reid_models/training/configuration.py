@@ -22,6 +22,7 @@ from ..runs.files import LAST
 from .data_module import ReidDataModule
 from .defaults import EPOCHS, LOSSES, OPTIMIZER, SAMPLER, SCHEDULE
 from .module import ReidModule
+from .short import SHORT
 
 TRAINER_DEFAULTS: Mapping[str, Any] = {
     "max_epochs": EPOCHS,
@@ -51,7 +52,9 @@ def make_parser() -> LightningArgumentParser:
     """The parser of a run: of :class:`ReidModule`, :class:`ReidDataModule` and the trainer."""
     parser = LightningArgumentParser(
         prog="reid train RECIPE",
-        description="Every setting of a run. In a recipe in YAML, a dot is a level.",
+        description="Every setting of a run. In a recipe in YAML, a dot is a level. Most people change: "
+        + ", ".join(f"{short.option} (--{short.setting}), {short.words}" for short in SHORT)
+        + ".",
         exit_on_error=False,
         allow_abbrev=False,
     )

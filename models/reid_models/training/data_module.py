@@ -159,7 +159,8 @@ class ReidDataModule(LightningDataModule):
             ValueError: images are missing or damaged; the message has their paths.
         """
         if self.check_images:
-            check_images(dict.fromkeys((*self.dataset.train, *self.test_records)), progress=True)
+            every = dict.fromkeys((*self.dataset.train, *self.test_records))
+            check_images(every, progress=True, strict=False)  # a strict one would decode them twice
             self.check_images = False  # they are now
 
     def count_steps(self) -> int:

@@ -86,7 +86,7 @@ def write_run(folder: Path, network: str = "baseline", *, weights: bool = True, 
 class Page(HTMLParser):
     """Tags, texts, cells of tables and decoded images of a page; complains of tags that do not match."""
 
-    VOID = ("meta", "img", "link", "br")
+    VOID = ("meta", "img", "link", "br", "source")
 
     def __init__(self, html: str) -> None:
         super().__init__(convert_charrefs=True)

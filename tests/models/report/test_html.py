@@ -66,6 +66,39 @@ def test_what_may_be_wider_than_the_screen_scrolls_by_keyboard_too() -> None:
     assert [values["tabindex"] for tag, values in page.tags if tag == "pre"] == ["0"]
 
 
+def narrow_style(page: Page) -> str:
+    """The rules for phones."""
+    return page.html.partition("@media screen and (max-width: 40rem) {")[2].partition("\n}")[0]
+
+
+def test_a_phone_shows_tables_as_cards() -> None:
+    """Each cell below its row's name, behind its column's; what a table is stays known to screen readers."""
+    page = Page(Report("Title", [Table(("method", "mAP", 'a "b"'), [("x", 0.5, 1)])]).to_html())
+    cells = [values for tag, values in page.tags if tag == "td"]
+    assert [cell["data-column"] for cell in cells] == ["mAP", 'a "b"']
+    roles = {tag: values["role"] for tag, values in page.tags if tag in ("table", "tr", "td", "tbody")}
+    assert roles == {"table": "table", "tr": "row", "td": "cell", "tbody": "rowgroup"}
+    rules = narrow_style(page)
+    assert "content: attr(data-column)" in rules and "tbody th, td { display: block" in rules
+
+
+def test_a_phone_says_that_wide_figures_scroll() -> None:
+    page = Page(Report("Title", [Picture(png(400), "wide"), Picture(png(300), "narrow")]).to_html())
+    assert [values.get("class") for tag, values in page.tags if tag == "p"] == ["hint"]
+    assert "Wider than this screen: scroll the figure sideways." in page.text
+    assert ".hint { display: block; }" in narrow_style(page)
+    assert page.html.count(".hint { display: none") == 1  # elsewhere
+
+
+def test_a_phone_gets_the_narrow_figure() -> None:
+    page = Page(Report("Title", [Picture(png(900), "panels", narrow=png(300))]).to_html())
+    (source,) = [values for tag, values in page.tags if tag == "source"]
+    assert source["media"] == "(max-width: 40rem)" and source["width"] == "300"
+    assert (source["srcset"] or "").startswith("data:image/png;base64,")
+    assert page.images[0].size == (900, 20) and "hint" not in [v.get("class") for _, v in page.tags]
+    page.check_alone()
+
+
 def test_long_cells_are_no_narrow_columns() -> None:
     page = Page(Report("Title", [Table(("a", "b", "c"), [("x", "words " * 9, "omniglot")])]).to_html())
     assert [values.get("class") for tag, values in page.tags if tag == "td"] == ["long", None]
@@ -134,6 +167,8 @@ def test_pictures_of_files(name: str) -> None:
 def test_bad_sections() -> None:
     with pytest.raises(ValueError, match="must be an image file's bytes"):
         Picture(b"<svg onload='alert(1)'/>", "x")
+    with pytest.raises(ValueError, match="got 8 others"):
+        Picture(png(), "x", narrow=b"no image")
     with pytest.raises(ValueError, match="got BMP"):
         Picture(png(3, "bmp"), "x")
     with pytest.raises(ValueError, match="description must say"):

@@ -230,6 +230,12 @@ def test_pictures_of_networks(runs: list[Path]) -> None:
     assert len(panels) == 3 * 4 and len(panels[-1].images) == 2
     assert len(montage) == 4 * 3  # identities of training, cameras
     assert "AP rose most" in sections[0].caption  # type: ignore[union-attr]
+    several = picture_sections(
+        networks, dataset, count=2, top=4, device="cpu", workers=0, rerank={"k1": 4, "k2": 2}
+    )
+    assert [section.heading for section in several[:2]] == ["Ranked lists", "Re-ranked lists"]
+    for section in several[:2]:  # two rows a query, not four
+        assert len(section.content.axes) == 2 + 2 * 2 * 4  # type: ignore[union-attr]
     alone = picture_sections({"one": networks["one"]}, dataset, count=1, top=2, device="cpu", workers=0)
     assert "of the lowest AP" in alone[0].caption  # type: ignore[union-attr]
     page = Page(report_runs(read_runs(runs), pictures=[*sections, Table(("a",), [("b",)])]).to_html())

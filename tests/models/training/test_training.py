@@ -93,7 +93,8 @@ def test_a_step_that_a_gradient_scaler_skips_is_no_failure(
 ) -> None:
     """As of ``16-mixed`` on a GPU: one loss overflows, the scale is lowered, the run goes on without it."""
     trainer = {"max_epochs": 1, "log_every_n_steps": 1}
-    settings = {**recipe(tmp_path, data={"sampler": identity_batches(4, 2)}, trainer=trainer), "name": "run"}
+    data = {**SMALL["data"], "sampler": identity_batches(4, 2)}
+    settings = {**recipe(tmp_path, data=data, model=SMALL["model"], trainer=trainer), "name": "run"}
     _scaled(monkeypatch, init_scale=64.0)
     _overflowing(monkeypatch, lambda step: step == 4)
     folder = train(settings)
@@ -106,11 +107,19 @@ def test_a_step_that_a_gradient_scaler_skips_is_no_failure(
 
 def test_a_scaler_without_room_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = {"max_epochs": 1, "log_every_n_steps": 1}
-    settings = {**recipe(tmp_path, data={"sampler": identity_batches(4, 2)}, trainer=trainer), "name": "run"}
+    data = {**SMALL["data"], "sampler": identity_batches(4, 2)}
+    settings = {**recipe(tmp_path, data=data, model=SMALL["model"], trainer=trainer), "name": "run"}
     _scaled(monkeypatch, init_scale=4.0)
     _overflowing(monkeypatch, lambda step: True)
     with pytest.raises(RuntimeError, match="the loss is no longer finite in epoch 1"):
         train(settings)
+
+
+class Scaled(MixedPrecision):
+    """Scales losses of float32: convolutions in half precision take minutes on a CPU."""
+
+    def autocast_context_manager(self) -> torch.autocast:
+        return torch.autocast("cpu", enabled=False)
 
 
 def _scaled(monkeypatch: pytest.MonkeyPatch, **options: float) -> None:
@@ -118,7 +127,7 @@ def _scaled(monkeypatch: pytest.MonkeyPatch, **options: float) -> None:
 
     def make(**settings: Any) -> Trainer:
         scaler = torch.amp.GradScaler("cpu", **options)
-        settings["plugins"].append(MixedPrecision("16-mixed", "cpu", scaler=scaler))
+        settings["plugins"].append(Scaled("16-mixed", "cpu", scaler=scaler))
         return Trainer(**{**settings, "precision": None})
 
     monkeypatch.setattr("reid_models.training.train.Trainer", make)

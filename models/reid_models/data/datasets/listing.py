@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import filecmp
 import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ..damage import report_damage
+from ..passed_over import COPIES, FRAMES, VIDEOS, counted_files, describe, pass_over
 from ..records import JUNK, ImageRecord
 
 #: Made by file servers and systems: thumbnails, forks, what was thrown away.
 SYSTEM_FOLDERS = ("@eaDir", "__MACOSX", "#recycle", "$RECYCLE.BIN", "System Volume Information")
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp")
+#: How Windows, macOS and browsers name copies: "a - Copy.jpg", "a - Copy (2).jpg", "a copy.jpg", "a (1).jpg".
+COPY = re.compile(
+    r"(?P<original>.+?)( - (Copy|Kopie|Copie|Copia)( \(\d+\))?| copy( \d+)?| ?\(\d+\))", re.IGNORECASE
+)
 
 
 def find_root(
@@ -46,10 +52,11 @@ def list_images(folder: Path, name: str) -> list[Path]:
     images = []
     with os.scandir(folder) as entries:
         for entry in entries:
-            named_so = entry.name.lower().endswith(IMAGE_SUFFIXES) and not entry.name.startswith(".")
-            if not named_so or entry.is_dir():
+            if entry.name.startswith(".") or entry.is_dir():
                 continue
-            if not entry.is_file():
+            if not entry.name.lower().endswith(IMAGE_SUFFIXES):
+                pass_over(entry.name)
+            elif not entry.is_file():
                 kinds = "a pipe, a device or a broken link"
                 report_damage(ValueError(f"{name}: {entry.path} must be a file, not {kinds}"))
             elif entry.stat().st_size == 0:
@@ -64,11 +71,12 @@ def read_images(paths: Iterable[str | os.PathLike[str]]) -> tuple[ImageRecord, .
 
     Identity and camera of the records are -1. The images of a folder are in the order of their paths; hidden
     ones are passed over. A file or folder that is met twice, by a link or because it was given twice, counts
-    once.
+    once; so does a copy, of the bytes of the file that it is named after (``a (1).jpg``, ``a - Copy.jpg``).
+    What else is passed over :func:`reid_models.data.passed_over.counted_files` counts.
 
     Raises:
         FileNotFoundError: no such file or folder.
-        ValueError: a folder has no images, or an image is an empty file.
+        ValueError: a folder has no images, an image is an empty file, or a file is a video.
 
     Example:
         >>> gallery = read_images(["my_images", "one_more.jpg"])
@@ -79,17 +87,45 @@ def read_images(paths: Iterable[str | os.PathLike[str]]) -> tuple[ImageRecord, .
         if path.is_dir():
             inside = sorted(image for folder in _folders_of(path) for image in list_images(folder, name))
             if not inside:
-                suffixes = ", ".join(IMAGE_SUFFIXES)
-                raise ValueError(f"{name}: {path} has no images ({suffixes}), nor have the folders in it")
+                raise _no_images(path, name)
             found += inside
+        elif path.suffix.lower() in VIDEOS and path.is_file():
+            raise ValueError(f"{name}: {path} is a video; {FRAMES}")
         elif path.is_file():
             found.append(path)
         else:
             raise FileNotFoundError(f"{name}: {path} does not exist")
     once: dict[str, Path] = {}
+    all_of_them = set(found)
     for path in found:
-        once.setdefault(os.path.realpath(path), path)
+        if copied_from(path) in all_of_them and _is_copy(path):
+            pass_over(path.name, COPIES)
+        else:
+            once.setdefault(os.path.realpath(path), path)
     return tuple(ImageRecord(str(path), JUNK, -1) for path in once.values())
+
+
+def _no_images(folder: Path, name: str) -> ValueError:
+    """With what there is instead."""
+    with counted_files() as counts:
+        for inside in _folders_of(folder):
+            list_images(inside, name)
+    suffixes = ", ".join(IMAGE_SUFFIXES)
+    there = "".join(f"; {line}" for line in describe(counts))
+    return ValueError(f"{name}: {folder} has no images ({suffixes}), nor have the folders in it{there}")
+
+
+def copied_from(path: Path) -> Path | None:
+    """The file beside it that a file is a copy of, by its name; None if there is none."""
+    match = COPY.fullmatch(path.stem)
+    original = None if match is None else path.with_name(match["original"] + path.suffix)
+    return original if original is not None and original.is_file() else None
+
+
+def _is_copy(path: Path) -> bool:
+    """Whether it is named as a copy and has the original's bytes."""
+    original = copied_from(path)
+    return original is not None and filecmp.cmp(path, original, shallow=False)
 
 
 def _folders_of(folder: Path) -> list[Path]:
@@ -120,11 +156,16 @@ def named_record(
     """The record that a file's name tells, and of ``camera`` where the folder does.
 
     Raises:
-        ValueError: the name does not have the form.
+        ValueError: the name does not have the form, or is that of a copy.
     """
     match = pattern.match(path.name)
     if match is None:
         raise ValueError(f"{name}: {path} must be named {form}")
+    original = copied_from(path)
+    if original is not None:
+        raise ValueError(
+            f"{name}: {path} is named as a copy of {original.name} and would count twice: remove it"
+        )
     seen = int(match["camera"]) if camera is None else camera
     return ImageRecord(str(path), int(match["identity"]), seen)
 
