@@ -132,6 +132,7 @@ def run_here(
             outcome = call.outcome()
             wrong = f"call {number}: {call}: {outcome[2:]}" if outcome.startswith("!") else ""
             results.write(json.dumps(["wrong" if wrong else outcome, wrong]) + "\n")
+        os.pwrite(progress.fileno(), b" " * 12, 0)  # what comes now is no call's
 
 
 def main(words: Sequence[str] | None = None) -> int:
