@@ -150,7 +150,8 @@ def locate(library: Path, addresses: tuple[int, ...]) -> Mapping[int, tuple[str,
     command = ["addr2line", "-a", "-i", "-f", "-C", "-e", str(library)]
     said = subprocess.run(command, input=given, capture_output=True, text=True, check=True).stdout
     found: dict[int, list[tuple[str, Place]]] = {}
-    address, function = 0, None
+    address = 0
+    function: str | None = None
     for line in said.splitlines():
         if line.startswith("0x"):
             address, function = int(line, 16), None

@@ -22,6 +22,7 @@ from benchmarks.harness.model import Benchmark, Case, Mode
 from reid_ops import _dispatch
 from tests.emulation.build import build_operators
 from tests.emulation.observation import Launch, Observation, Site
+from tests.emulation.observation import Tensor as SeenTensor
 from tools.gpu_model.devices import Device
 
 EMULATED = "reid_ops_emulated"
@@ -202,13 +203,13 @@ def carry_on(first: Launch, second: Launch, share: float) -> Launch:
     sites = []
     for key in sorted(ones.keys() | twos.keys()):
         one, two = (by_key.get(key) for by_key in (ones, twos))
-        counts = {
+        counts: dict[str, Any] = {
             name: round(_line(getattr(one, name, 0), getattr(two, name, 0), share))
             for name in ("requests", "lanes", "units", "ideal_units")
         }
         sites.append(Site(*key, **counts))
     tensors = []
-    pairs = {tensor.argument: [tensor, None] for tensor in first.tensors}
+    pairs: dict[int, list[SeenTensor | None]] = {tensor.argument: [tensor, None] for tensor in first.tensors}
     for tensor in second.tensors:
         pairs.setdefault(tensor.argument, [None, None])[1] = tensor
     for argument, (one_tensor, two_tensor) in pairs.items():
