@@ -190,7 +190,8 @@ class Reader:
         entry = self._entry(name)
         if entry["size"] == 0:
             return memoryview(b"")
-        return memoryview(np.memmap(self.file, np.uint8, "r", entry["offset"], (entry["size"],)))
+        mapped: Any = np.memmap(self.file, np.uint8, "r", entry["offset"], (entry["size"],))
+        return memoryview(mapped)
 
     def stream(self, name: str) -> Callable[[int], bytes]:
         """A function that reads on within a section; its checksum was compared by :meth:`view`."""

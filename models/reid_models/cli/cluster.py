@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from .._text import visible
 from . import arguments, results
 from .command import Command
 
@@ -94,7 +96,7 @@ def _summary(labels: np.ndarray, features: Features) -> str:
     return f"{text}; adjusted Rand index with the identities {score:.3f} (1: the same groups)"
 
 
-def _written(labels: np.ndarray, paths: list[str], form: str) -> str:
+def _written(labels: np.ndarray, paths: Sequence[str], form: str) -> str:
     """Clusters in order, what is in none at the end."""
     groups: dict[int, list[str]] = {}
     for label, path in sorted(
@@ -112,7 +114,7 @@ def _written(labels: np.ndarray, paths: list[str], form: str) -> str:
     lines = []
     for label, images in groups.items():
         lines.append(f"{'in none' if label < 0 else f'cluster {label}'}: {len(images)} images\n")
-        lines += [f"  {results.visible(image)}\n" for image in images]
+        lines += [f"  {visible(image)}\n" for image in images]
     return "".join(lines)
 
 

@@ -52,7 +52,8 @@ def run(options: Namespace) -> None:
     own = own_rows(query.paths, gallery.paths) if same else np.full(len(query), -1)
     topk = min(options.count + int(same), len(gallery))
     lists = metric.rerank(left, right, topk=topk, **rerank)
-    values, rows = drop_rows(*(part.cpu().numpy() for part in lists), own, options.count)
+    scores, nearest = (part.cpu().numpy() for part in lists)
+    values, rows = drop_rows(scores, nearest, own, options.count)
     if same:
         print("each query is left out of its own matches", file=sys.stderr)
     found = results.Matches(query.records(), values, rows, gallery.record, "re-ranked distance")

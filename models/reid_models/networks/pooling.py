@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -58,7 +59,7 @@ class PooledBackbone(nn.Module):
         if pool not in POOLS:
             raise ValueError(f"{owner}: pool must be one of {', '.join(POOLS)}, got {pool!r}")
         fixed = _has_fixed_size(name)
-        sized = {"img_size": tuple(image_size)} if fixed and image_size is not None else {}
+        sized: dict[str, Any] = {"img_size": tuple(image_size)} if fixed and image_size is not None else {}
         body = create_timm(name, pretrained, owner=owner, **sized)
         if not (hasattr(body, "forward_features") and hasattr(body, "forward_head")):
             raise ValueError(f"{owner}: {name} must have features before a head, as most of timm's have")
@@ -145,7 +146,7 @@ class PooledBackbone(nn.Module):
             return int(known)
         reduction = self.body.feature_info[-1]["reduction"]  # type: ignore[union-attr, index]
         height, width = self.image_size
-        return max(0, count - (height // reduction) * (width // reduction))
+        return int(max(0, count - (height // reduction) * (width // reduction)))
 
     @property
     def _channels_last(self) -> bool:

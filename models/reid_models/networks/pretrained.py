@@ -118,7 +118,7 @@ def _filled(name: str, state: dict[str, Tensor], path: Path, owner: str, options
         raise ValueError(
             f"{owner}: {path} does not hold the weights of {name} in timm's keys ({reason})"
         ) from error
-    network.reset_classifier(0)
+    network.reset_classifier(0)  # type: ignore[operator]  # every network of timm has it
     return _without_state(network)
 
 
@@ -161,4 +161,5 @@ def _unfetched(name: str, owner: str, reason: str) -> str:
 
 def data_configuration(body: nn.Module) -> dict[str, Any]:
     """Timm's own for images of a network: ``input_size`` (C, H, W), ``mean``, ``std``, ``interpolation``."""
-    return timm.data.resolve_model_data_config(body)
+    configuration: dict[str, Any] = timm.data.config.resolve_model_data_config(body)
+    return configuration

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -54,7 +56,8 @@ def cluster_features(
         raise ValueError(f"cluster_features: features must have shape (N, D), got {tuple(found.shape)}")
     if normalize:
         found = torch.nn.functional.normalize(found, dim=1)
-    distances = reid_ops.jaccard_distance(found.numpy(), k1=k1, k2=k2, preset=preset, sparse=True)
+    array: Any = found.numpy()  # so that the answer is an array, too
+    distances = reid_ops.jaccard_distance(array, k1=k1, k2=k2, preset=preset, sparse=True)
     if len(found) == 0:
         return np.empty(0, np.int64)
     from sklearn.cluster import DBSCAN  # here: it takes a second to import
