@@ -11,6 +11,7 @@ from .command import Command
 if TYPE_CHECKING:
     from reid_ops.search import RecallReport
 
+    from ..data import ImageRecord
     from ..networks import Network
     from ..retrieval.features import Features
     from ..retrieval.gallery import Gallery
@@ -70,9 +71,10 @@ def run(options: Namespace) -> None:
     if images and options.model is None:
         raise ValueError(f"--model must be given for images, such as {images[0]}")
 
+    records = _records(images, options)  # what is wrong with the data is said before a model is fetched
     trained = _network(files, images, options)
     if trained is not None and _by_match(trained.model, images, options):
-        _index_codes(files, images, trained, options)
+        _index_codes(files, records, trained, options)
         return
     if options.codes is not None:
         raise ValueError("--codes is for --metric match and a network that compares pairs")
@@ -80,7 +82,7 @@ def run(options: Namespace) -> None:
     from ..retrieval.gallery import Gallery
 
     gallery, report = Gallery.build(
-        _parts(files, images, trained, options),
+        _parts(files, records, trained, options),
         kind=options.kind,
         metric=options.metric or "cosine",
         recall=options.recall,
@@ -88,6 +90,15 @@ def run(options: Namespace) -> None:
     )
     gallery.save(options.output)
     _say(options.output, gallery, report)
+
+
+def _records(images: list[str], options: Namespace) -> tuple[ImageRecord, ...]:
+    """The images that can be used; none where none are given."""
+    if not images:
+        return ()
+    from ..data.datasets.sources import read_sources
+
+    return arguments.usable_images(lambda: read_sources(images, flat=options.flat), options)
 
 
 def _network(files: list[str], images: list[str], options: Namespace) -> Trained | None:
@@ -113,24 +124,23 @@ def _by_match(network: Network, images: list[str], options: Namespace) -> bool:
     return options.metric == "match" or (options.metric is None and bool(images) and embeds(network))
 
 
-def _index_codes(files: list[str], images: list[str], trained: Trained, options: Namespace) -> None:
+def _index_codes(
+    files: list[str], records: tuple[ImageRecord, ...], trained: Trained, options: Namespace
+) -> None:
     """An index of embeddings beside the codes: those of a file, or of images, which are written."""
     from .._output import check_folder
     from ..retrieval.code_gallery import CodeGallery, check_index
     from ..retrieval.extraction import extract_to_file
 
-    if files and (images or len(files) > 1 or options.codes is not None):
+    if files and (records or len(files) > 1 or options.codes is not None):
         raise ValueError("--metric match takes images, whose codes go to --codes, or one file of codes")
     settings = {"kind": options.kind, "recall": options.recall, "device": options.device}
     check_index(trained.model, **settings)
     codes = files[0] if files else options.codes or f"{options.output}.codes.safetensors"
-    if images:
+    if records:
         if not codes.endswith(".safetensors"):
             raise ValueError(f"--codes must end in .safetensors, got {codes}")
         check_folder(codes, "--codes")
-        from ..data.datasets.sources import read_sources
-
-        records = arguments.usable_images(lambda: read_sources(images, flat=options.flat), options)
         extract_to_file(codes, trained.model, records, **arguments.extraction(options, trained))
         print(f"written: {codes}")
     stored, report = CodeGallery.build(trained.model, codes, **settings)
@@ -154,7 +164,7 @@ def _size(gallery: Gallery) -> str:
 
 
 def _parts(
-    files: list[str], images: list[str], trained: Trained | None, options: Namespace
+    files: list[str], records: tuple[ImageRecord, ...], trained: Trained | None, options: Namespace
 ) -> Iterator[Features]:
     from ..retrieval.extraction import extract_parts
     from ..retrieval.features import load_features
@@ -162,9 +172,6 @@ def _parts(
     for file in files:
         yield load_features(file, part="gallery", labels=options.labels)
     if trained is not None:
-        from ..data.datasets.sources import read_sources
-
-        records = arguments.usable_images(lambda: read_sources(images, flat=options.flat), options)
         yield from extract_parts(trained.model, records, **arguments.extraction(options, trained))
 
 

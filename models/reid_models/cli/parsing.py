@@ -80,7 +80,9 @@ def _values(parser: ArgumentParser, option: str) -> float:
     key = option.removesuffix("+")
     while key and key not in parser._option_string_actions:
         key = key.rpartition(".")[0]
-    count = parser._option_string_actions[key].nargs if key else 0
+    if not key:  # unknown, and said to be so; a word behind it is most likely its value
+        return 1
+    count = parser._option_string_actions[key].nargs
     if isinstance(count, int):
         return count
     return 1 if count in (None, "?") else math.inf

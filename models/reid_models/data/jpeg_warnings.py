@@ -1,8 +1,9 @@
 """JPEG files that decode, but of which the decoder says that something is missing or wrong.
 
 libjpeg fills up what it lacks with grey and returns as if nothing were; it only writes a line to stderr,
-without the file's name. So files are decoded in other processes, one after another, and each process reads
-its own stderr. Run as a script this module is such a process, which imports OpenCV alone.
+without the file's name, and not always: a scan that has no end is looked for here. So files are decoded in
+other processes, one after another, and each process reads its own stderr. Run as a script this module is such
+a process, which imports OpenCV alone.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-START = b"\xff\xd8\xff"
+START, SCAN, END = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
 
 
 def jpeg_warnings(paths: Sequence[str], *, workers: int = 4) -> dict[str, str]:
@@ -66,6 +67,8 @@ def _warnings(paths: Sequence[bytes]) -> Iterator[tuple[int, str]]:
                 continue
             said.seek(0)
             text = " ".join(said.read().decode(errors="replace").split())
+            if not text and content.rfind(END) < content.rfind(SCAN):  # such as zeros, which are grey's code
+                text = "no end of the image"
             if text:
                 yield place, text
 

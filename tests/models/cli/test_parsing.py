@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -50,7 +51,7 @@ def test_the_words_of_no_option() -> None:
         ("a --split query gallery --flip b", ["a", "b"]),
         ("a --batch-size -1 -2", ["a", "-2"]),
         ("- --split=query b", ["-", "b"]),
-        ("--unknown a", ["a"]),
+        ("--unknown a b", ["b"]),  # one that is misspelt has its value
         ("--options.size 3 a --options {} b", ["a", "b"]),
     ):
         found = separate(parser, words.split())
@@ -58,12 +59,15 @@ def test_the_words_of_no_option() -> None:
 
 
 def test_settings_may_come_before_the_recipe(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     given: list[Any] = []
-    monkeypatch.setattr(
-        "reid_models.training.train.train", lambda recipe, words: given.append((recipe["name"], words))
-    )
+
+    def train(recipe: Any, words: list[str]) -> Path:
+        given.append((recipe["name"], words))
+        return tmp_path
+
+    monkeypatch.setattr("reid_models.training.train.train", train)
     for words in (
         "synthetic_smoke --resume --data.workers 0",
         "--resume synthetic_smoke --data.workers 0",

@@ -27,7 +27,7 @@ from tests.models.cli.retrieval.support import SIZE, refused, reid
         ),
         (
             "extract images --model images --output f.safetensors",
-            "a run folder with best.safetensors, got images",
+            "a run folder with best.safetensors, or timm:NAME or onnx:FILE, got images",
         ),
         ("extract images --dataset folder --model run --output f", "IMAGES and --dataset exclude each other"),
         (

@@ -257,7 +257,7 @@ def test_rerank_without_identities(fresh: Path, capsys: pytest.CaptureFixture[st
     shown = capsys.readouterr()
     assert shown.out.startswith("scores: re-ranked distance, smaller is nearer\n")
     assert len(shown.out.splitlines()) == 1 + 2 * 8  # lists, and nothing measured
-    assert "each image is left out of its own matches" in shown.err
+    assert "each query is left out of its own matches" in shown.err
     listed = [line for line in shown.out.splitlines() if line.startswith(" ")]
     queries = [line for line in shown.out.splitlines()[1:] if not line.startswith(" ")]
     assert all(query not in match for query, match in zip(queries, listed, strict=True))
