@@ -116,7 +116,10 @@ def test_report_of_runs_with_an_equals_sign(tmp_path: Path) -> None:
         ),
         (["ranks", "RUN", "--choose", "improved"], "--choose improved needs two INPUT"),
         (["ranks", "RUN", "--choose", "wrst"], 'did you mean "worst"?'),
-        (["ranks", "none"], "model must be a run folder or a file of a model, got none"),
+        (
+            ["ranks", "none"],
+            "model must be a run folder or a file of a model, or timm:NAME or onnx:FILE, got none",
+        ),
         (["ranks", "RUN", "--root", "x"], "--root and --options must come with --dataset"),
         (["montage"], "--dataset must be given"),
         (["montage", "--dataset", "synthetic", "--split", "all"], "unknown split 'all'"),

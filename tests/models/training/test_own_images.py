@@ -39,12 +39,12 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     write_images(tmp_path / "my_images", 4)
     torch.manual_seed(1)
-    torch.save(timm.create_model("test_efficientnet").state_dict(), tmp_path / "weights.pth")
+    torch.save(timm.create_model("test_resnet").state_dict(), tmp_path / "weights.pth")
     return tmp_path
 
 
 SMALL = [
-    "--model.options.backbone", "test_efficientnet", "--model.options.pretrained", "weights.pth",
+    "--model.options.backbone", "test_resnet", "--model.options.pretrained", "weights.pth",
     "--data.image_size", "[32,32]", "--data.workers", "0", "--trainer.enable_progress_bar", "false",
     "--trainer.accelerator", "cpu", "--trainer.max_epochs", "2",
 ]  # fmt: skip
@@ -89,7 +89,7 @@ def test_the_better_network_is_kept(place: Path, capsys: pytest.CaptureFixture[s
     dataset = trained_dataset(trained.data)
     kept = evaluate_dataset(trained.model, dataset, **{**trained.extraction, "workers": 0}).plain["mAP"]
     assert kept == pytest.approx(max(value for _, value in found), abs=1e-6)
-    own = load_trained("timm:test_efficientnet+32x32@weights.pth")
+    own = load_trained("timm:test_resnet+32x32@weights.pth")
     images = torch.rand(2, 3, 32, 32)
     if found[-1][1] <= found[0][1]:
         assert torch.equal(trained.model.eval()(images), own.model.eval()(images))
@@ -105,7 +105,7 @@ def trained_dataset(data: Any) -> Any:
 
 def test_the_first_score_is_that_of_the_network_without_training(place: Path) -> None:
     run = train({"name": "zero", **load_recipe("own_images").config}, ["--data.root", "my_images", *SMALL])
-    own = load_trained("timm:test_efficientnet+32x32@weights.pth")
+    own = load_trained("timm:test_resnet+32x32@weights.pth")
     dataset = trained_dataset(yaml.safe_load((run / "recipe.yaml").read_text())["data"])
     options = {**own.extraction, "interpolation": "bilinear", "workers": 0}
     found = evaluate_dataset(own.model, dataset, **options).plain["mAP"]
