@@ -316,7 +316,7 @@ class TestGpuCheck:
         in_loops = 4  # tools, and sizes of clusters
         total = sum(int(limit) * (in_loops if indent else 1) for indent, limit in steps)
         (deadline,) = re.findall(r"^deadline=(\d+)", self.SCRIPT, re.MULTILINE)
-        assert len(steps) == 5 and total <= int(deadline) < 600
+        assert len(steps) == 6 and total <= int(deadline) < 600
 
 
 PTXAS_REPORT = """
