@@ -102,7 +102,7 @@ def test_a_step_that_a_gradient_scaler_skips_is_no_failure(
     table = rows(folder)
     assert [row["step"] for row in table if row["step/total"] == "inf"] == ["4"]
     assert all(math.isfinite(float(row["train/total"])) for row in table if row["train/total"])
-    assert state(folder)["MixedPrecision"]["scale"] == 32.0
+    assert state(folder)[Scaled.__qualname__]["scale"] == 32.0
 
 
 def test_a_scaler_without_room_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
