@@ -114,7 +114,8 @@ def test_page(document: dict[str, Any], tmp_path: Path) -> None:
     report.write(quiet, tmp_path / name)
     block = pages.render_busy(tmp_path)
     assert block.startswith("1 busy loop; ours") and "Provisional" not in block
-    assert "| part_correlation | L4 N=16, forward | " in block
+    opponent = document["records"][0]["formulation"]["name"]
+    assert f"| part_correlation | L4 N=16, forward | {opponent} | " in block
     assert block.splitlines()[-1].endswith(f" | {document['records'][0]['ratio']:.2f} |")
     page = tmp_path / "measured.md"
     page.write_text("a\n\n<!-- benchmark:busy:begin -->\n<!-- benchmark:busy:end -->\n")

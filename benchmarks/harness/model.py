@@ -107,8 +107,8 @@ class Benchmark:
     always compared with ours over the whole batch. ``gradient_mask`` is 1 where the output's gradient is
     well defined and 0 where rounding decides, such as a tie in a maximum. ``table_cases`` names the rows of
     the table in docs/measured.md by device, ``table_modes`` the modes. ``headline`` is the mode in which
-    the first of the rows speaks for the operator: on the README's line, in ``make demo``, on a busy
-    machine. ``compiles`` tells on which rows ``torch.compile`` is timed too, where compiling takes a
+    the first of the rows speaks for the operator: on the README's line and on a busy machine. ``compiles``
+    tells on which rows ``torch.compile`` is timed too, where compiling takes a
     minute; ``compile_options`` are Inductor's. ``output_dtype`` is the outputs' by the inputs'. ``busy_with``
     names the formulation to compare with on a busy machine where the quickest keeps to one thread, which
     loses less to other processes whatever it does (None: the quickest); it may be one of a part of the work.

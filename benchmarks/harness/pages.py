@@ -115,7 +115,7 @@ def renew(operator: str, block: str, page: Path) -> bool:
 
 
 BUSY = "busy"
-_BUSY_HEADINGS = ("operator", "row", *2 * ("idle, ms", "busy, ms", "slower by"), "ratio")
+_BUSY_HEADINGS = ("operator", "row", "against", *2 * ("idle, ms", "busy, ms", "slower by"), "ratio")
 
 
 def render_busy(results: Path = RESULTS) -> str:
@@ -125,15 +125,18 @@ def render_busy(results: Path = RESULTS) -> str:
     for loops in sorted({found["arguments"]["busy"] for found in documents}):
         those = [found for found in documents if found["arguments"]["busy"] == loops]
         rows = [
-            (found["operator"], f"{record['case']}, {record['mode']}", *busy_fields(record))
+            (
+                found["operator"],
+                f"{record['case']}, {record['mode']}",
+                record["formulation"]["name"],
+                *busy_fields(record),
+            )
             for found in those
             for record in found["records"]
         ]
         where = " ".join(sorted({machine_line(found) for found in those}))
-        title = (
-            f"{loops} busy loop{'s' * (loops > 1)}; ours, then the quickest formulation in PyTorch. {where}"
-        )
-        blocks.append(f"{title}\n\n{table(_BUSY_HEADINGS, rows, left=2)}")
+        title = f"{loops} busy loop{'s' * (loops > 1)}; ours, then what it stands against. {where}"
+        blocks.append(f"{title}\n\n{table(_BUSY_HEADINGS, rows, left=3)}")
     return "\n\n".join(blocks) or NOT_MEASURED
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-# Sources, by the letters that the devices name:
+# Sources, by the letters that the devices name. Only the H200's bandwidth and multiprocessors were compared
+# with theirs again; latencies and rates are yet to be.
 #   H  NVIDIA H200 datasheet (2024): 4.8 TB/s; NVIDIA H100 datasheet: 3.35 TB/s
 #   W  NVIDIA H100 Tensor Core GPU Architecture whitepaper (2022): 132 multiprocessors (SXM5), 50 MB of L2
 #   A  NVIDIA A100 Tensor Core GPU Architecture whitepaper (2020), A100 80GB datasheet: 108 multiprocessors,
